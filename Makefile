@@ -1,0 +1,55 @@
+# Every target sets itself up first; the work is done again when pyproject.toml or constraints.txt change.
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup
+# The first Python that is new enough and has pip, or plain python3, so that the message can say what it lacks.
+CANDIDATES := python3 python3.13 python3.12 python3.11 /usr/bin/python3
+USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' 2>/dev/null && echo $$p && exit; done; echo python3)
+
+.PHONY: setup gl test test-all demo doctor weights format clean help
+
+setup: $(STAMP)  ## make .venv and install the project with its pinned dependencies
+
+# --without-pip: Debian's python3 has no ensurepip; pip then works on the environment from outside.
+$(STAMP): pyproject.toml constraints.txt | gl
+	@$(PYTHON) -I vjepa_wm/preflight.py python
+	@test -x $(PY) || $(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(PY) install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+gl:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "make: no python3 found, wanted 3.11 or newer. On Debian or Ubuntu: apt-get install -y python3 python3-pip"; exit 1; }
+	@$(PYTHON) -I vjepa_wm/preflight.py gl
+
+test: setup  ## run the quick tests
+	$(PY) -m pytest -q -m "not slow"
+
+test-all: setup  ## run every test and the linter
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m pytest -q
+
+demo: setup  ## reach goal images live with the shipped weights
+	$(PY) -m demos.reach_goal env=reacher
+	$(PY) -m demos.reach_goal env=two_rooms
+	$(PY) -m demos.reach_goal env=push
+
+doctor: setup  ## print versions, the OpenGL backend and how fast this machine is
+	$(PY) -m vjepa_wm.doctor
+
+weights: setup  ## make the shipped weights again, from nothing
+	$(PY) -m vjepa_wm.make_weights
+
+format: setup  ## format the code and fix what the linter can
+	$(PY) -m ruff format
+	$(PY) -m ruff check --fix
+
+clean:  ## remove caches and build results; data, runs and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 12
