@@ -1,0 +1,1 @@
+"""World models on frozen V-JEPA encoders, and planning with them."""

@@ -1,0 +1,262 @@
+"""What all verbs share: Hydra, option checking, error messages, help and progress bars."""
+
+import functools
+import inspect
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable
+from importlib import resources
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
+
+from vjepa_wm.errors import UnknownNameError, VjepaWmError
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+_LINE_SECONDS = 10.0
+
+
+def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make a program of a function that takes a config.
+
+    Options are checked before Hydra starts: a misspelt one ends the program with exit code 2 and
+    names the nearest that exists. A `VjepaWmError` prints one line, without a traceback.
+
+    Args:
+        config_name: The verb's file in ``configs/``, without suffix.
+    """
+
+    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def task(cfg: DictConfig) -> None:
+            _run(function, cfg)
+
+        program = hydra.main(
+            version_base="1.3", config_path="pkg://configs", config_name=config_name
+        )
+
+        @functools.wraps(function)
+        def main() -> None:
+            arguments, unknown = get_args_parser().parse_known_args(sys.argv[1:])
+            if unknown:
+                _fail(f"unknown flag {unknown[0]}; options are written key=value, see --help")
+            if arguments.help:
+                print(help_text(config_name, function.__doc__ or ""))
+                return
+            if arguments.config_name is None and arguments.config_path is None:
+                try:
+                    check_overrides(
+                        config_name,
+                        arguments.overrides,
+                        config_dir=arguments.config_dir,
+                        is_multirun=arguments.multirun,
+                    )
+                except VjepaWmError as error:
+                    _fail(str(error))
+            program(task)()
+
+        return main
+
+    return decorate
+
+
+def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+    """Run a verb, turning its errors into messages and exit codes."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        function(cfg)
+    except VjepaWmError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again to continue", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _fail(message: str) -> None:
+    """Print an error and end the program."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+
+
+def check_overrides(
+    config_name: str,
+    overrides: list[str],
+    *,
+    config_dir: str | None = None,
+    is_multirun: bool = False,
+) -> None:
+    """Check command-line options against the configs.
+
+    Args:
+        config_name: The verb's file in ``configs/``, without suffix.
+        overrides: Options as written, ``key=value``.
+        config_dir: A further folder of configs, searched too.
+        is_multirun: Whether a value may be several, separated by commas.
+
+    Raises:
+        UnknownNameError: If a key or a group's option does not exist.
+        VjepaWmError: If an option cannot be read or has an impossible value.
+    """
+    path = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        try:
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            groups = [override for override in parsed if _is_group(override)]
+            for override in groups:
+                _check_choice(override, has_searchpath=bool(path))
+            chosen = [_single(override) for override in groups]
+            cfg = hydra.compose(config_name, overrides=path + chosen, return_hydra_config=True)
+            known = _keys(cfg)
+            for override in parsed:
+                _check_key(override, known)
+            if not is_multirun:
+                hydra.compose(config_name, overrides=path + overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise VjepaWmError(str(error).strip()) from error
+
+
+def _loader() -> "hydra._internal.config_loader_impl.ConfigLoaderImpl":
+    return GlobalHydra.instance().config_loader()
+
+
+def _is_group(override: Override) -> bool:
+    return bool(_loader().get_group_options(override.key_or_group))
+
+
+def _values(override: Override) -> list[str]:
+    """Return the choices of a group's override, several in a sweep."""
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_iterator()]
+    value = override.value()
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _single(override: Override) -> str:
+    """Return the override with the first of its choices."""
+    if not override.is_sweep_override():
+        return override.input_line
+    return f"{override.get_key_element()}={_values(override)[0]}"
+
+
+def _check_choice(override: Override, *, has_searchpath: bool) -> None:
+    """Refuse an option that its group does not have."""
+    group = override.key_or_group
+    known = _loader().get_group_options(group)
+    for value in _values(override):
+        # A folder of the user's own may have more options than the package has.
+        if value not in known and value != "None" and not has_searchpath:
+            raise UnknownNameError(f"option of '{group}'", value, known)
+
+
+def _check_key(override: Override, known: set[str]) -> None:
+    """Refuse a key that the config does not have, unless it is added with ``+``."""
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add() or _is_group(override):
+        return
+    if key in known or any(key.startswith(f"{name}.") for name in known if name.endswith("}")):
+        return
+    shown = {name for name in known if not name.startswith("hydra")}
+    raise UnknownNameError("option", key, shown if not key.startswith("hydra.") else known)
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> set[str]:
+    """Return all keys of a config, with the dotted ones of its parts."""
+    keys = set()
+    for name in cfg:
+        keys.add(f"{prefix}{name}")
+        node = cfg._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            keys |= _keys(node, f"{prefix}{name}.")
+    return keys
+
+
+def help_text(config_name: str, summary: str) -> str:
+    """Return a verb's help: its config files with their comments, group by group.
+
+    Args:
+        config_name: The verb's file in ``configs/``, without suffix.
+        summary: What the verb does.
+    """
+    folder = resources.files("configs")
+    text = (folder / f"{config_name}.yaml").read_text(encoding="utf-8")
+    defaults = OmegaConf.create(text).pop("defaults", [])
+    parts = [inspect.cleandoc(summary), f"Options, written key=value (configs/{config_name}.yaml):"]
+    parts.append(_indented(_without_defaults(text)))
+    for entry in defaults:
+        if not isinstance(entry, DictConfig):
+            continue
+        group, option = next(iter(entry.items()))
+        if "hydra" in group or not (folder / group).is_dir():
+            continue
+        names = sorted(
+            path.name.removesuffix(".yaml")
+            for path in (folder / group).iterdir()
+            if path.name.endswith(".yaml")
+        )
+        parts.append(f"{group}=  one of: {', '.join(names)}; default {option}")
+        if f"{option}" in names:
+            body = (folder / group / f"{option}.yaml").read_text(encoding="utf-8")
+            parts.append(_indented(_without_defaults(body)))
+    parts.append("Flags: --help, --cfg job (show the config), -m (sweep over a=1,2), --config-dir")
+    return "\n\n".join(parts)
+
+
+def _without_defaults(text: str) -> str:
+    """Drop the ``defaults`` list and package lines of a config file, which no option changes."""
+    text = re.sub(r"(?m)^defaults:\n(?:[ -].*\n)*", "", text)
+    return re.sub(r"(?m)^# @package.*\n", "", text).strip()
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines())
+
+
+class _Lines:
+    """A stream that turns a progress bar's redrawn line into lines of a log."""
+
+    def write(self, text: str) -> None:
+        """Write a line, without the control characters that redraw it."""
+        if line := text.replace("\r", "").strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Flush the stream below."""
+        sys.stderr.flush()
+
+
+def progress(
+    iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+) -> tqdm:
+    """Return a progress bar with rate and time left, for work of more than two seconds.
+
+    Where nobody watches (no terminal) it prints a line every ten seconds.
+
+    Args:
+        iterable: What to go through; None to call ``update(n)`` oneself.
+        total: Number of units, where the iterable does not know.
+        desc: What is done.
+        unit: What is counted.
+    """
+    watched = sys.stderr.isatty()
+    return tqdm(
+        iterable,
+        total=total,
+        desc=desc,
+        unit=unit,
+        delay=2.0,
+        mininterval=0.2 if watched else _LINE_SECONDS,
+        maxinterval=_LINE_SECONDS,
+        dynamic_ncols=watched,
+        ncols=None if watched else 100,
+        file=None if watched else _Lines(),
+        unit_scale=True,
+    )

@@ -1,0 +1,1 @@
+"""Trajectories on disk, how they are collected, and the cache of their latents."""

@@ -1,0 +1,234 @@
+"""Record episodes from any Gymnasium environment that can show a picture of itself."""
+
+import importlib
+import inspect
+from importlib import metadata
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from PIL import Image
+
+from vjepa_wm.data.shards import Episode
+from vjepa_wm.data.trajectories import TrajectoryMeta
+from vjepa_wm.errors import DataError, UnknownNameError
+
+RECORDED_VERSIONS = ("gymnasium", "mujoco", "numpy")
+MAX_HOLD_STEPS = 8
+
+
+class Policy(Protocol):
+    """What chooses the actions of a collection."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+
+    def act(self) -> np.ndarray:
+        """Return the next action ``(A,)``."""
+
+
+class HeldRandomPolicy:
+    """Uniformly random actions, each held for 1 to 8 steps; for environments without a policy.
+
+    Args:
+        low: Lowest action ``(A,)``.
+        high: Highest action ``(A,)``.
+    """
+
+    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Keep the bounds."""
+        self._low = low
+        self._high = high
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self._rng = rng
+        self._steps_left = 0
+
+    def act(self) -> np.ndarray:
+        """Return the action held now, or draw another."""
+        if self._steps_left == 0:
+            self._action = self._rng.uniform(self._low, self._high)
+            self._steps_left = int(self._rng.integers(1, MAX_HOLD_STEPS + 1))
+        self._steps_left -= 1
+        return self._action
+
+
+class Recorder:
+    """An environment and the policy that moves it, giving episodes.
+
+    The pixels come from the observation's ``pixels``, from an observation that is an image, or from
+    ``render()``; proprio and simulator state are recorded where the environment has them.
+
+    Args:
+        env_id: Gymnasium id, ``module:id`` to import a module that registers it.
+        image_size: Height and width of the frames, pixels.
+        frame_skip: Environment steps per recorded step; the action is repeated.
+
+    Raises:
+        UnknownNameError: If there is no such environment.
+        DataError: If its actions are not a bounded vector.
+    """
+
+    def __init__(self, env_id: str, *, image_size: int, frame_skip: int = 1) -> None:
+        """Make the environment, without a time limit."""
+        self.env_id = env_id
+        self.image_size = image_size
+        self.frame_skip = frame_skip
+        self.env = make_env(env_id, image_size=image_size)
+        self._inner: Any = self.env.unwrapped
+        self.low, self.high = _action_bounds(self.env, env_id)
+        self.has_own_policy = hasattr(self._inner, "make_policy")
+        self.has_sim_state = hasattr(self._inner, "get_sim_state")
+        self.policy: Policy = (
+            self._inner.make_policy()
+            if self.has_own_policy
+            else HeldRandomPolicy(self.low, self.high)
+        )
+
+    def episode(self, seed: np.random.SeedSequence, *, steps: int) -> Episode:
+        """Record at most ``steps`` steps; the seed alone decides what happens.
+
+        Args:
+            seed: Seeds the environment and the policy, apart from each other.
+            steps: Recorded steps; fewer when the environment ends the episode.
+
+        Returns:
+            An episode of ``steps + 1`` frames or fewer.
+        """
+        env_seed, policy_seed = seed.spawn(2)
+        # Drawing a goal would cost a render, and nothing of it is recorded.
+        options = {"goal": None} if self.has_own_policy else None
+        obs, _ = self.env.reset(seed=int(env_seed.generate_state(1)[0]), options=options)
+        self.policy.reset(np.random.default_rng(policy_seed))
+        frames, actions = [self._look(obs)], []
+        for _ in range(steps):
+            action = np.clip(self.policy.act(), self.low, self.high).astype(np.float32)
+            obs, is_over = self._step(action)
+            actions.append(action)
+            frames.append(self._look(obs))
+            if is_over:
+                break
+        pixels, proprio, sim_state = zip(*frames, strict=True)
+        return Episode(np.stack(pixels), np.stack(actions), np.stack(proprio), np.stack(sim_state))
+
+    def _step(self, action: np.ndarray) -> tuple[Any, bool]:
+        """Repeat one action for the skipped steps."""
+        for _ in range(self.frame_skip):
+            obs, _, terminated, truncated, _ = self.env.step(action)
+            if terminated or truncated:
+                return obs, True
+        return obs, False
+
+    def _look(self, obs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return pixels, proprio and simulator state of one moment, each its own copy."""
+        is_dict = isinstance(obs, dict)
+        if is_dict and "pixels" in obs:
+            pixels = obs["pixels"]
+        elif isinstance(obs, np.ndarray) and obs.dtype == np.uint8 and obs.ndim == 3:
+            pixels = obs
+        else:
+            pixels = self.env.render()
+        proprio = obs["proprio"] if is_dict and "proprio" in obs else np.zeros(0)
+        sim_state = self._inner.get_sim_state() if self.has_sim_state else np.zeros(0)
+        return (
+            _resized(pixels, self.image_size),
+            np.array(proprio, np.float32),
+            np.array(sim_state, np.float64),
+        )
+
+    def meta(self, *, episodes: int, steps: int, seed: int) -> TrajectoryMeta:
+        """Describe what this recorder records."""
+        obs, _ = self.env.reset(seed=seed)
+        _, proprio, sim_state = self._look(obs)
+        rate = self.env.metadata.get("render_fps", 1)
+        has_meaning = hasattr(self._inner, "action_meaning")
+        return TrajectoryMeta(
+            env_id=self.env_id,
+            image_size=(self.image_size, self.image_size),
+            fps=rate / self.frame_skip,
+            action_low=tuple(self.low.tolist()),
+            action_high=tuple(self.high.tolist()),
+            action_meaning=str(self._inner.action_meaning) if has_meaning else "",
+            frame_skip=self.frame_skip,
+            proprio_dim=len(proprio),
+            sim_state_dim=len(sim_state),
+            seed=seed,
+            steps=steps,
+            policy=type(self.policy).__name__,
+            versions=_versions(),
+            episodes=episodes,
+        )
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+
+def make_env(env_id: str, *, image_size: int) -> gymnasium.Env:
+    """Make an environment that can be seen, without a time limit.
+
+    Args:
+        env_id: Gymnasium id, ``module:id`` to import a module that registers it.
+        image_size: Given to environments that take an ``image_size``, in pixels.
+
+    Raises:
+        UnknownNameError: If there is no such environment.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise DataError(f"environment '{env_id}': {error}; install what it is in") from error
+    if name not in gymnasium.registry:
+        raise UnknownNameError("environment", name, gymnasium.registry)
+    spec = gymnasium.spec(name)
+    options: dict[str, Any] = {}
+    if _takes(spec, "image_size"):
+        options["image_size"] = image_size
+    elif _takes(spec, "render_mode"):
+        options["render_mode"] = "rgb_array"
+    return gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **options)
+
+
+def _takes(spec: EnvSpec, option: str) -> bool:
+    """Say whether the environment's constructor has this parameter."""
+    creator = spec.entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    return option in inspect.signature(creator).parameters
+
+
+def _action_bounds(env: gymnasium.Env, env_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds ``(A,)`` of a bounded action vector."""
+    space = env.action_space
+    is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+    if not is_vector or not space.is_bounded():
+        raise DataError(f"{env_id}: wanted actions in a bounded Box of shape (A,), got {space}")
+    return space.low.astype(np.float64), space.high.astype(np.float64)
+
+
+def _resized(pixels: np.ndarray | None, image_size: int) -> np.ndarray:
+    """Return a copy ``(image_size, image_size, 3)``, scaled where needed."""
+    if pixels is None or pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+        got = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
+        raise DataError(
+            f"wanted pictures (H, W, 3) uint8, got {got}; the environment needs 'pixels' in its "
+            "observation or render_mode 'rgb_array'"
+        )
+    if pixels.shape[:2] == (image_size, image_size):
+        return pixels.copy()
+    return np.asarray(Image.fromarray(pixels).resize((image_size, image_size), Image.BILINEAR))
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what makes the pictures and the physics."""
+    found = {}
+    for package in RECORDED_VERSIONS:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
