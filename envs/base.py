@@ -1,0 +1,394 @@
+"""Base class of the environments: pixels, velocities, goals as images, success that is held."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import gymnasium
+import mujoco
+import mujoco.rollout
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.policies import Policy
+from envs.rendering import PROFILES, load_model, render
+
+FloatArray = NDArray[np.float64]
+
+HOLD_STEPS = 3  # consecutive steps within every threshold that make a success
+NEAR_STEPS = 25  # longest exploration between a start and its "near" goal
+_MAX_TRIES = 1000
+_TRIES_PER_START = 20
+_RESET_OPTIONS = ("start", "goal", "level")
+
+# Everything that decides the future besides the controls; mocap poses hold what varies per episode.
+_STATE_SPEC = int(
+    mujoco.mjtState.mjSTATE_FULLPHYSICS
+    | mujoco.mjtState.mjSTATE_MOCAP_POS
+    | mujoco.mjtState.mjSTATE_MOCAP_QUAT
+    | mujoco.mjtState.mjSTATE_WARMSTART
+)
+_PHYSICS_SPEC = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
+_MOCAP_SPEC = int(mujoco.mjtState.mjSTATE_MOCAP_POS | mujoco.mjtState.mjSTATE_MOCAP_QUAT)
+_CONTROL_SPEC = int(mujoco.mjtState.mjSTATE_CTRL) | _MOCAP_SPEC
+
+
+def _state(model: mujoco.MjModel, data: mujoco.MjData, spec: int) -> FloatArray:
+    """Copy the parts of the state named by `spec` into one vector."""
+    out = np.empty(mujoco.mj_stateSize(model, spec))
+    mujoco.mj_getState(model, data, out, spec)
+    return out
+
+
+class PixelGoalEnv(gymnasium.Env):
+    """Robot seen from above whose goal is a picture of the wanted state.
+
+    Observation: `pixels` uint8 (H,W,3) and `proprio` float32 (Q,), the robot's own sensing.
+    Action: float32 (A,) in [-1,1], a velocity as a share of `max_speed`, held for 0.1 s.
+    `info` (of `reset` and `step`): `goal` (`pixels`, `proprio`; None in an episode without goal),
+    `is_success`, and `distance`, criterion name -> distance to the goal in physical units.
+    Success: every distance under its threshold in `criteria` for 3 consecutive steps; it ends the
+    episode. Reward: minus the first criterion's distance in units of its threshold.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    scene: ClassVar[str]
+    criteria: ClassVar[dict[str, float]]
+    levels: ClassVar[tuple[str, ...]] = ("near", "far")
+    max_speed: ClassVar[float]
+    num_substeps: ClassVar[int] = 10
+    proprio_dim: ClassVar[int]
+    proprio_limit: ClassVar[float]
+
+    def __init__(
+        self,
+        *,
+        render_mode: str | None = None,
+        image_size: int = 64,
+        profile: str = "fast",
+        render_size: int = 256,
+    ) -> None:
+        """Build the environment on the scene's shared model.
+
+        Args:
+            render_mode: None or "rgb_array"; `render` always draws in the pretty profile.
+            image_size: Height and width of the observed pixels.
+            profile: Quality of the observed pixels, "fast" or "pretty".
+            render_size: Height and width of the pictures `render` returns.
+
+        Raises:
+            ValueError: If a name is unknown or a size is not positive.
+        """
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
+        if profile not in PROFILES:
+            raise ValueError(f"profile must be one of {list(PROFILES)}, got {profile!r}.")
+        if image_size < 1 or render_size < 1:
+            raise ValueError(f"Sizes must be positive, got {image_size=}, {render_size=}.")
+        self.render_mode = render_mode
+        self.image_size = image_size
+        self.profile = profile
+        self.render_size = render_size
+        self._model = load_model(self.scene)
+        self._data = mujoco.MjData(self._model)
+        self._scratch = mujoco.MjData(self._model)
+        self._held_steps = 0
+        self._goal_state: FloatArray | None = None
+        self._goal: dict[str, NDArray] | None = None
+        self.action_space = spaces.Box(-1.0, 1.0, (self._model.nu,), np.float32)
+        limit = self.proprio_limit
+        self.observation_space = spaces.Dict(
+            {
+                "pixels": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
+                "proprio": spaces.Box(-limit, limit, (self.proprio_dim,), np.float32),
+            }
+        )
+
+    # --- what an environment says about itself -----------------------------------------------
+
+    def distances(self, qpos: FloatArray, goal_qpos: FloatArray) -> FloatArray:
+        """Measure how far states are from the goal, one column per criterion.
+
+        Args:
+            qpos: Generalised positions (...,nq).
+            goal_qpos: Generalised positions of the goal (nq,).
+
+        Returns:
+            Distances (...,K) in the order and units of `criteria`.
+        """
+        raise NotImplementedError
+
+    def _proprio(self, qpos: FloatArray) -> FloatArray:
+        """Give the robot's own sensing (Q,)."""
+        raise NotImplementedError
+
+    def _sample_qpos(self, rng: np.random.Generator) -> FloatArray:
+        """Draw a random legal state (nq,)."""
+        raise NotImplementedError
+
+    def _sample_scene(self, rng: np.random.Generator, data: mujoco.MjData) -> None:
+        """Draw what varies between episodes but not within one, into `data`'s mocap poses."""
+
+    def _accepts_goal(self, level: str, qpos: FloatArray, goal_qpos: FloatArray) -> bool:
+        """Tell whether a goal candidate belongs to a level when starting at `qpos`."""
+        raise NotImplementedError
+
+    def _policy(self, data: mujoco.MjData) -> Policy:
+        """Build the exploration policy that watches `data`."""
+        raise NotImplementedError
+
+    def make_policy(self) -> Policy:
+        """Build the exploration policy of this environment; call its `reset(rng)` per episode."""
+        return self._policy(self._data)
+
+    # --- Gymnasium ----------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: Seed of everything random in this and later episodes; None continues.
+            options: `start`: sim_state (S,) to begin at. `goal`: sim_state (S,) of the goal, or
+                None for an episode without one. `level`: one of `levels`, for sampling the goal
+                when none is given; "near" unless told.
+
+        Returns:
+            Observation and info.
+
+        Raises:
+            ValueError: If an option or level is unknown or a state is malformed.
+            RuntimeError: If no goal of the level can be found from a given start.
+        """
+        super().reset(seed=seed)
+        options = {} if options is None else options
+        level = self._check_options(options)
+        mujoco.mj_resetData(self._model, self._data)
+        self._held_steps = 0
+        is_start_given = options.get("start") is not None
+        if is_start_given:
+            self.set_sim_state(options["start"])
+        else:
+            self._sample_start()
+        if "goal" not in options:
+            self._goal_state = self._sample_goal(level, is_start_given)
+        else:
+            goal = options["goal"]
+            self._goal_state = None if goal is None else self._check_state(goal).copy()
+        self._goal = self._draw_goal()
+        return self._observe(self._data), self._info()
+
+    def step(self, action: NDArray) -> tuple[dict[str, NDArray], float, bool, bool, dict[str, Any]]:
+        """Hold a velocity for 0.1 s.
+
+        Args:
+            action: Share of `max_speed` (A,); clipped to [-1,1].
+
+        Returns:
+            Observation, reward, terminated, truncated (always False), info.
+
+        Raises:
+            ValueError: If the action has the wrong shape or a value that is not finite.
+        """
+        self._advance(self._data, self._check_actions(action, (self._model.nu,)))
+        distance = self._distance()
+        is_within = bool(distance) and all(
+            value < self.criteria[name] for name, value in distance.items()
+        )
+        self._held_steps = min(self._held_steps + 1, HOLD_STEPS) if is_within else 0
+        info = self._info()
+        reward = 0.0
+        if distance:
+            name, threshold = next(iter(self.criteria.items()))
+            reward = -distance[name] / threshold
+        return self._observe(self._data), reward, info["is_success"], False, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Draw the current state for people: (H,W,3) in rgb_array mode, None without a mode."""
+        if self.render_mode is None:
+            return None
+        return self._draw(self._data, self.render_size, "pretty")
+
+    # --- privileged: never for the agent ------------------------------------------------------
+
+    @property
+    def goal_state(self) -> FloatArray | None:
+        """The goal's sim_state (S,), a copy; None in an episode without goal."""
+        return None if self._goal_state is None else self._goal_state.copy()
+
+    def get_sim_state(self) -> FloatArray:
+        """Copy the whole simulator state (S,), including the success counter (last entry)."""
+        return np.append(_state(self._model, self._data, _STATE_SPEC), float(self._held_steps))
+
+    def set_sim_state(self, state: FloatArray) -> None:
+        """Restore a state from `get_sim_state`; stepping on from it is bit-identical.
+
+        Args:
+            state: Simulator state (S,).
+
+        Raises:
+            ValueError: If the shape is wrong or a value is not finite.
+        """
+        state = self._check_state(state)
+        mujoco.mj_setState(self._model, self._data, state[:-1], _STATE_SPEC)
+        self._held_steps = int(state[-1])
+
+    def simulate(self, actions: NDArray) -> FloatArray:
+        """Follow the true dynamics from the current state without disturbing it.
+
+        Args:
+            actions: Candidates (N,T,A), clipped to [-1,1].
+
+        Returns:
+            Distances to the goal after each step (N,T,K), in the order of `criteria`.
+
+        Raises:
+            ValueError: If the actions are malformed.
+            RuntimeError: If the episode has no goal.
+        """
+        if self._goal_state is None:
+            raise RuntimeError("simulate measures distances to the goal; this episode has none.")
+        actions = np.asarray(actions)
+        if actions.ndim != 3:
+            raise ValueError(f"actions must have shape (N, T, A), got {actions.shape}.")
+        count, steps = actions.shape[:2]
+        actions = self._check_actions(actions, (count, steps, self._model.nu))
+        control = np.repeat(actions * self.max_speed, self.num_substeps, axis=1)
+        mocap = _state(self._model, self._data, _MOCAP_SPEC)
+        mocap = np.broadcast_to(mocap, (*control.shape[:2], mocap.size))
+        workers = [self._scratch]
+        num_workers = min(count, os.cpu_count() or 1)
+        workers += [mujoco.MjData(self._model) for _ in range(num_workers - 1)]
+        states, _ = mujoco.rollout.rollout(
+            self._model,
+            workers,
+            np.tile(_state(self._model, self._data, _PHYSICS_SPEC), (count, 1)),
+            np.concatenate([control, mocap], axis=-1),
+            control_spec=_CONTROL_SPEC,
+            initial_warmstart=np.tile(self._data.qacc_warmstart, (count, 1)),
+        )
+        # The physics vector is time, qpos, qvel; only the last substep of each step is observed.
+        ends = states[:, self.num_substeps - 1 :: self.num_substeps, 1 : 1 + self._model.nq]
+        return self.distances(ends, self._qpos_of(self._goal_state))
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _check_options(self, options: Mapping[str, Any]) -> str:
+        """Refuse unknown reset options and return the level."""
+        for name in options:
+            if name not in _RESET_OPTIONS:
+                raise ValueError(_unknown("reset option", name, _RESET_OPTIONS))
+        level = options.get("level", self.levels[0])
+        if level not in self.levels:
+            raise ValueError(_unknown("level", level, self.levels))
+        return level
+
+    def _check_actions(self, actions: NDArray, shape: tuple[int, ...]) -> FloatArray:
+        """Refuse malformed actions and clip the others."""
+        actions = np.asarray(actions, dtype=np.float64)
+        if actions.shape != shape:
+            raise ValueError(f"Action must have shape {shape}, got {actions.shape}.")
+        if not np.isfinite(actions).all():
+            raise ValueError(f"Action must be finite, got {actions}.")
+        return np.clip(actions, -1.0, 1.0)
+
+    def _check_state(self, state: FloatArray) -> FloatArray:
+        """Refuse a malformed simulator state."""
+        state = np.asarray(state, dtype=np.float64)
+        wanted = (mujoco.mj_stateSize(self._model, _STATE_SPEC) + 1,)
+        if state.shape != wanted:
+            raise ValueError(f"sim_state must have shape {wanted}, got {state.shape}.")
+        if not np.isfinite(state).all():
+            raise ValueError("sim_state must be finite, got NaN or infinity.")
+        return state
+
+    def _qpos_of(self, state: FloatArray) -> FloatArray:
+        """Cut the generalised positions (nq,) out of a sim_state, which begins with the time."""
+        return state[1 : 1 + self._model.nq]
+
+    def _advance(self, data: mujoco.MjData, action: FloatArray) -> None:
+        """Run one environment step of physics on `data`."""
+        data.ctrl[:] = action * self.max_speed
+        mujoco.mj_step(self._model, data, nstep=self.num_substeps)
+
+    def _draw(self, data: mujoco.MjData, size: int, profile: str) -> NDArray[np.uint8]:
+        """Draw `data`; the two calls place bodies and camera and leave the dynamics alone."""
+        mujoco.mj_kinematics(self._model, data)
+        mujoco.mj_camlight(self._model, data)
+        return render(data, scene=self.scene, size=size, profile=profile)
+
+    def _observe(self, data: mujoco.MjData) -> dict[str, NDArray]:
+        """Give the observation of `data`."""
+        proprio = np.clip(self._proprio(data.qpos), -self.proprio_limit, self.proprio_limit)
+        return {
+            "pixels": self._draw(data, self.image_size, self.profile),
+            "proprio": proprio.astype(np.float32),
+        }
+
+    def _draw_goal(self) -> dict[str, NDArray] | None:
+        """Observe the goal state, if there is one."""
+        if self._goal_state is None:
+            return None
+        mujoco.mj_setState(self._model, self._scratch, self._goal_state[:-1], _STATE_SPEC)
+        return self._observe(self._scratch)
+
+    def _distance(self) -> dict[str, float]:
+        """Measure every criterion now; empty without a goal."""
+        if self._goal_state is None:
+            return {}
+        values = self.distances(self._data.qpos, self._qpos_of(self._goal_state))
+        return {name: float(v) for name, v in zip(self.criteria, values, strict=True)}
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "goal": self._goal,
+            "is_success": self._held_steps >= HOLD_STEPS,
+            "distance": self._distance(),
+        }
+
+    def _sample_start(self) -> None:
+        """Draw a random start at rest into the episode's data."""
+        mujoco.mj_resetData(self._model, self._data)
+        self._sample_scene(self.np_random, self._data)
+        self._data.qpos[:] = self._sample_qpos(self.np_random)
+
+    def _sample_goal(self, level: str, is_start_given: bool) -> FloatArray:
+        """Draw a goal of the level; starts from which none is found soon are drawn anew."""
+        for attempt in range(_MAX_TRIES):
+            if attempt % _TRIES_PER_START == _TRIES_PER_START - 1 and not is_start_given:
+                self._sample_start()
+            goal_qpos = self._explore() if level == "near" else self._sample_qpos(self.np_random)
+            if self._accepts_goal(level, self._data.qpos, goal_qpos):
+                return self._state_at(goal_qpos)
+        raise RuntimeError(f"Found no {level!r} goal from this start in {_MAX_TRIES} tries.")
+
+    def _explore(self) -> FloatArray:
+        """Explore on the scratch data for at most 25 steps and return where it ends (nq,)."""
+        start = _state(self._model, self._data, _STATE_SPEC)
+        mujoco.mj_setState(self._model, self._scratch, start, _STATE_SPEC)
+        policy = self._policy(self._scratch)
+        policy.reset(self.np_random)
+        for _ in range(int(self.np_random.integers(NEAR_STEPS // 2, NEAR_STEPS + 1))):
+            self._advance(self._scratch, np.clip(policy.act(), -1.0, 1.0).astype(np.float64))
+        return self._scratch.qpos.copy()
+
+    def _state_at(self, qpos: FloatArray) -> FloatArray:
+        """Make the sim_state (S,) of a rest at `qpos` in this episode's scene."""
+        start = _state(self._model, self._data, _STATE_SPEC)
+        mujoco.mj_resetData(self._model, self._scratch)
+        mujoco.mj_setState(self._model, self._scratch, start, _STATE_SPEC)
+        self._scratch.time = 0.0
+        self._scratch.qpos[:] = qpos
+        self._scratch.qvel[:] = 0.0
+        self._scratch.qacc_warmstart[:] = 0.0
+        return np.append(_state(self._model, self._scratch, _STATE_SPEC), 0.0)
+
+
+def _unknown(kind: str, name: object, known: tuple[str, ...]) -> str:
+    """Say that a name is unknown, with the nearest one and the list."""
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+    return f"Unknown {kind} {name!r}. Did you mean {nearest[0]!r}? Known: {list(known)}."

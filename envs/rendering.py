@@ -1,0 +1,90 @@
+"""Compiled scenes and off-screen renderers, shared by all environments of a process."""
+
+import os
+import threading
+from functools import lru_cache
+from importlib import resources
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.gl import missing_gl_error
+
+PROFILES = ("fast", "pretty")
+CAMERA = "top"
+# `fast` draws at twice the size and averages 2 x 2 pixels, so that motion below a pixel shows.
+FAST_OVERSAMPLING = 2
+
+
+@lru_cache(maxsize=32)
+def load_model(scene: str, profile: str = "pretty") -> mujoco.MjModel:
+    """Compile a scene once per process; the result is shared and must never be written to.
+
+    Args:
+        scene: File name without ending in `envs/assets`.
+        profile: "pretty" keeps MuJoCo's quality; "fast" has neither shadows nor multisampling.
+            Physics is the same in both.
+
+    Returns:
+        The compiled model.
+    """
+    xml = resources.files("envs").joinpath("assets", f"{scene}.xml").read_text(encoding="utf-8")
+    spec = mujoco.MjSpec.from_string(xml)
+    if profile == "fast":
+        spec.visual.quality.shadowsize = 0
+        spec.visual.quality.offsamples = 0
+        spec.visual.quality.numslices = 16
+        spec.visual.quality.numstacks = 8
+        for light in spec.lights:
+            light.castshadow = False
+    return spec.compile()
+
+
+# A GL context belongs to one thread and does not survive a fork, hence both in the key.
+@lru_cache(maxsize=64)
+def _renderer(
+    process_id: int, thread_id: int, scene: str, size: int, profile: str
+) -> mujoco.Renderer:
+    """Make the renderer of this process, thread, scene, size (pixels) and profile."""
+    del process_id, thread_id
+    try:
+        renderer = mujoco.Renderer(load_model(scene, profile), height=size, width=size)
+    except Exception as error:  # what is raised depends on the backend and on what is missing
+        raise missing_gl_error() from error
+    if profile == "fast":
+        renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = 0
+        renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = 0
+    return renderer
+
+
+def _average_blocks(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average 2 x 2 pixels, rounding to nearest: (2H,2W,3) -> (H,W,3)."""
+    rows = image[0::2].astype(np.uint16)
+    rows += image[1::2]
+    total = rows[:, 0::2] + rows[:, 1::2]
+    total += 2
+    total >>= 2
+    return total.astype(np.uint8)
+
+
+def render(data: mujoco.MjData, *, scene: str, size: int, profile: str) -> NDArray[np.uint8]:
+    """Draw the scene from its top camera.
+
+    Args:
+        data: State whose positions are up to date (`mj_kinematics` and `mj_camlight`).
+        scene: The scene `data` belongs to.
+        size: Height and width in pixels.
+        profile: "fast" for learning, "pretty" for people.
+
+    Returns:
+        Picture (H,W,3), the caller's own.
+
+    Raises:
+        RuntimeError: If no working OpenGL is found.
+    """
+    oversampling = FAST_OVERSAMPLING if profile == "fast" else 1
+    renderer = _renderer(os.getpid(), threading.get_ident(), scene, size * oversampling, profile)
+    renderer.update_scene(data, camera=CAMERA)
+    image = renderer.render()
+    return _average_blocks(image) if oversampling == 2 else image
