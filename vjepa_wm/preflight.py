@@ -42,21 +42,24 @@ def pip_version() -> tuple:
     return tuple(int(part) for part in pip.__version__.split(".")[:2] if part.isdigit())
 
 
+def dotted(version: tuple) -> str:
+    """Write version numbers the usual way, "none" for `()`."""
+    return ".".join(str(part) for part in version) or "none"
+
+
 def python_problem() -> str:
     """Say what is wrong with this interpreter or its pip; empty when nothing is."""
-    dotted = ".".join
-    found = "Python {} at {}".format(dotted(map(str, sys.version_info[:3])), sys.executable)
+    found = f"Python {dotted(sys.version_info[:3])} at {sys.executable}"
     if sys.version_info < WANTED_PYTHON:
-        return "wanted Python {} or newer, found {}.\nName another: make setup PYTHON=/path".format(
-            dotted(map(str, WANTED_PYTHON)), found
+        return (
+            f"wanted Python {dotted(WANTED_PYTHON)} or newer, found {found}.\n"
+            "Name another one: make setup PYTHON=/path/to/python3"
         )
     pip = pip_version()
     if pip < WANTED_PIP:
         return (
-            "wanted pip {} or newer, found {} for {}.\n"
-            "On Debian or Ubuntu: apt-get install -y python3-pip".format(
-                dotted(map(str, WANTED_PIP)), dotted(map(str, pip)) or "none", found
-            )
+            f"wanted pip {dotted(WANTED_PIP)} or newer, found {dotted(pip)} for {found}.\n"
+            "On Debian or Ubuntu: apt-get install -y python3-pip"
         )
     return ""
 
@@ -83,7 +86,7 @@ def gl_problem() -> str:
     return (
         "MuJoCo needs OpenGL libraries to draw, wanted libEGL.so.1 and libGL.so.1, found neither "
         "them nor OSMesa.\nOn Debian or Ubuntu, as root: "
-        "apt-get install -y --no-install-recommends {}".format(" ".join(GL_PACKAGES))
+        f"apt-get install -y --no-install-recommends {' '.join(GL_PACKAGES)}"
     )
 
 
