@@ -41,7 +41,7 @@ class Plan:
     Attributes:
         actions: `(B, T, A)` the cheapest candidate that was evaluated, inside the bounds.
         cost: `(B,)` what the cost function said of exactly these actions.
-        mean: `(B, T, A)` centre of the last distribution; it was not evaluated itself.
+        mean: `(B, T, A)` centre of the last distribution; not the plan, but a good warm start.
         std: `(B, T, A)` its spread, in action units.
         history: One record per iteration that ran; empty unless asked for.
     """

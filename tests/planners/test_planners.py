@@ -148,6 +148,20 @@ def test_cost_never_rises_and_the_spread_shrinks_to_its_floor() -> None:
     assert torch.equal(plan.history[-1].mean, plan.mean)
 
 
+def test_the_last_mean_is_evaluated() -> None:
+    # With one elite and no momentum, the mean of the elites is that elite.
+    planner = CEM(horizon=T, num_elites=1, momentum=0.0, iterations=1)
+    cost = reach(random_goals(1))
+    seen = []
+
+    def watched(actions: Tensor) -> Tensor:
+        seen.append(actions)
+        return cost(actions)
+
+    plan = planner.plan(watched, low=LOW, high=HIGH)
+    assert torch.equal(seen[-1], plan.mean[:, None]) and torch.equal(plan.actions, plan.mean)
+
+
 def test_momentum_is_the_weight_of_the_old_mean() -> None:
     def mean(momentum: float) -> Tensor:
         planner = CEM(horizon=T, iterations=1, momentum=momentum)
@@ -187,7 +201,7 @@ def test_icem_samples_decay_to_twice_the_elites() -> None:
     ICEM(horizon=T, num_samples=40, num_elites=8, iterations=4, sample_decay=0.5).plan(
         cost, low=LOW, high=HIGH
     )
-    assert counts == [40, 20, 16, 16]
+    assert counts == [40, 20, 16, 16, 1]  # the last is the mean alone
 
 
 def test_elites_carried_over_stay_in_the_fit() -> None:
@@ -228,7 +242,7 @@ def test_non_finite_costs_lose_and_are_counted(planner: Planner) -> None:
     def cost(actions: Tensor) -> Tensor:
         costs = reach(random_goals(3))(actions)
         costs[:, 1::3] = torch.nan
-        costs[0, 2] = -torch.inf
+        costs[0, 2:4] = -torch.inf
         bad.append(int((~torch.isfinite(costs)).sum()))
         return costs
 
