@@ -153,9 +153,10 @@ class PixelGoalEnv(gymnasium.Env):
 
         Args:
             seed: Seed of everything random in this and later episodes; None continues.
-            options: `start`: sim_state (S,) to begin at. `goal`: sim_state (S,) of the goal, or
-                None for an episode without one. `level`: one of `levels`, for sampling the goal
-                when none is given; "near" unless told.
+            options: `start`: sim_state (S,) to begin at; its success counter is set to zero.
+                `goal`: sim_state (S,) of the goal, or None for an episode without one.
+                `level`: one of `levels`, for sampling the goal when none is given; "near" unless
+                told.
 
         Returns:
             Observation and info.
@@ -172,6 +173,7 @@ class PixelGoalEnv(gymnasium.Env):
         is_start_given = options.get("start") is not None
         if is_start_given:
             self.set_sim_state(options["start"])
+            self._held_steps = 0
         else:
             self._sample_start()
         if "goal" not in options:
@@ -195,16 +197,12 @@ class PixelGoalEnv(gymnasium.Env):
             ValueError: If the action has the wrong shape or a value that is not finite.
         """
         self._advance(self._data, self._check_actions(action, (self._model.nu,)))
-        distance = self._distance()
-        is_within = bool(distance) and all(
-            value < self.criteria[name] for name, value in distance.items()
-        )
-        self._held_steps = min(self._held_steps + 1, HOLD_STEPS) if is_within else 0
         info = self._info()
-        reward = 0.0
-        if distance:
-            name, threshold = next(iter(self.criteria.items()))
-            reward = -distance[name] / threshold
+        shares = [value / self.criteria[name] for name, value in info["distance"].items()]
+        is_within = bool(shares) and max(shares) < 1.0
+        self._held_steps = min(self._held_steps + 1, HOLD_STEPS) if is_within else 0
+        info["is_success"] = self._held_steps >= HOLD_STEPS
+        reward = -shares[0] if shares else 0.0
         return self._observe(self._data), reward, info["is_success"], False, info
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -344,8 +342,10 @@ class PixelGoalEnv(gymnasium.Env):
         return {name: float(v) for name, v in zip(self.criteria, values, strict=True)}
 
     def _info(self) -> dict[str, Any]:
+        """Describe the present; the goal is copied, as callers may keep or change what they get."""
+        goal = self._goal
         return {
-            "goal": self._goal,
+            "goal": None if goal is None else {name: part.copy() for name, part in goal.items()},
             "is_success": self._held_steps >= HOLD_STEPS,
             "distance": self._distance(),
         }

@@ -7,7 +7,8 @@ import sys
 MISSING_GL_MESSAGE = (
     "MuJoCo cannot draw: no working OpenGL was found (MUJOCO_GL is {backend!r}).\n"
     "On Debian or Ubuntu: apt-get install -y libegl1 libgl1\n"
-    "To force a backend, set MUJOCO_GL to egl, osmesa or glfw before Python starts."
+    "If these are installed: import envs before mujoco, which chooses its backend on import,\n"
+    "or set MUJOCO_GL to egl, osmesa or glfw before Python starts."
 )
 
 
@@ -40,6 +41,9 @@ def choose_backend() -> str | None:
 
 def configure_gl() -> None:
     """Set MUJOCO_GL where it is unset and a backend without a screen works."""
+    # Mesa's software renderer otherwise draws on threads, which a fork leaves behind: a worker
+    # forked after the first picture would wait for them for ever. Small pictures lose nothing.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     backend = choose_backend()
     if backend is not None:
         os.environ["MUJOCO_GL"] = backend

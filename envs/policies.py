@@ -110,7 +110,7 @@ class SeekWaypoints:
 
 
 class SeekContact(SeekWaypoints):
-    """Walks around a block and pushes it from all sides in about 60 % of the episodes."""
+    """Walks around a block and pushes it from all sides in about 80 % of the episodes."""
 
     def __init__(
         self, qpos: QposReader, *, step_length: float, clearance: float, limit: float
@@ -125,7 +125,7 @@ class SeekContact(SeekWaypoints):
         """
         self._clearance = clearance
         self._limit = limit
-        super().__init__(qpos, self._propose_push, step_length=step_length, share=0.6)
+        super().__init__(qpos, self._propose_push, step_length=step_length, share=0.8)
 
     def _propose_push(self, rng: np.random.Generator, qpos: FloatArray) -> list[FloatArray]:
         """Plan a walk around the block to behind it, and a push through it."""

@@ -48,8 +48,11 @@ def _renderer(
 ) -> mujoco.Renderer:
     """Make the renderer of this process, thread, scene, size (pixels) and profile."""
     del process_id, thread_id
+    model = load_model(scene, profile)
     try:
-        renderer = mujoco.Renderer(load_model(scene, profile), height=size, width=size)
+        renderer = mujoco.Renderer(model, height=size, width=size)
+    except ValueError:  # a size beyond the scene's off-screen buffer; the message says so
+        raise
     except Exception as error:  # what is raised depends on the backend and on what is missing
         raise missing_gl_error() from error
     if profile == "fast":
