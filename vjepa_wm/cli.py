@@ -1,28 +1,29 @@
-"""What all verbs share: Hydra, option checking, error messages, help and progress bars."""
+"""What all verbs share: Hydra, option checking, error messages and help."""
 
 import functools
 import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import resources
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
 
 from vjepa_wm.errors import UnknownNameError, VjepaWmError
+from vjepa_wm.progress import progress
+
+__all__ = ["check_overrides", "help_text", "progress", "verb"]
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-_LINE_SECONDS = 10.0
 
 
 def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -71,7 +72,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[
 
 def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:
     """Run a verb, turning its errors into messages and exit codes."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("vjepa_wm").setLevel(logging.INFO)
     try:
         function(cfg)
     except VjepaWmError as error:
@@ -118,6 +120,7 @@ def check_overrides(
             known = _keys(cfg)
             for override in parsed:
                 _check_key(override, known)
+                _check_type(override, cfg)
             if not is_multirun:
                 hydra.compose(config_name, overrides=path + overrides)
         except (HydraException, OmegaConfBaseException) as error:
@@ -166,6 +169,21 @@ def _check_key(override: Override, known: set[str]) -> None:
         return
     shown = {name for name in known if not name.startswith("hydra")}
     raise UnknownNameError("option", key, shown if not key.startswith("hydra.") else known)
+
+
+def _check_type(override: Override, cfg: DictConfig) -> None:
+    """Refuse a value of another type than the config's own; null always means "off"."""
+    if override.is_delete() or override.is_sweep_override() or _is_group(override):
+        return
+    default = OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False)
+    value = override.value()
+    allowed = {bool: (bool,), int: (int,), float: (int, float)}
+    if type(default) not in allowed or value is None or isinstance(value, QuotedString):
+        return
+    is_reference = isinstance(value, str) and "${" in value
+    if type(value) not in allowed[type(default)] and not is_reference:
+        wanted = type(default).__name__
+        raise VjepaWmError(f"{override.key_or_group}: wanted a value of type {wanted}, got {value}")
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> set[str]:
@@ -218,45 +236,3 @@ def _without_defaults(text: str) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}".rstrip() for line in text.splitlines())
-
-
-class _Lines:
-    """A stream that turns a progress bar's redrawn line into lines of a log."""
-
-    def write(self, text: str) -> None:
-        """Write a line, without the control characters that redraw it."""
-        if line := text.replace("\r", "").strip():
-            sys.stderr.write(f"{line}\n")
-
-    def flush(self) -> None:
-        """Flush the stream below."""
-        sys.stderr.flush()
-
-
-def progress(
-    iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
-) -> tqdm:
-    """Return a progress bar with rate and time left, for work of more than two seconds.
-
-    Where nobody watches (no terminal) it prints a line every ten seconds.
-
-    Args:
-        iterable: What to go through; None to call ``update(n)`` oneself.
-        total: Number of units, where the iterable does not know.
-        desc: What is done.
-        unit: What is counted.
-    """
-    watched = sys.stderr.isatty()
-    return tqdm(
-        iterable,
-        total=total,
-        desc=desc,
-        unit=unit,
-        delay=2.0,
-        mininterval=0.2 if watched else _LINE_SECONDS,
-        maxinterval=_LINE_SECONDS,
-        dynamic_ncols=watched,
-        ncols=None if watched else 100,
-        file=None if watched else _Lines(),
-        unit_scale=True,
-    )

@@ -1,12 +1,11 @@
 """Collect trajectories from an environment: python -m vjepa_wm.collect env=push episodes=2000."""
 
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vjepa_wm.cli import progress, verb
-from vjepa_wm.data.collection import CollectSettings, collect
+from vjepa_wm.data.collection import CollectSettings, available_cores, collect
 
 
 @verb("collect")
@@ -24,15 +23,8 @@ def main(cfg: DictConfig) -> None:
         seed=cfg.seed,
         shard_episodes=cfg.shard_episodes,
     )
-    workers = cfg.workers if cfg.workers is not None else len(os.sched_getaffinity(0))
-    with progress(total=0, desc=f"collect {cfg.env.name}", unit=" frames") as bar:
-        result = collect(
-            settings,
-            Path(cfg.out),
-            workers=workers,
-            on_start=bar.reset,
-            on_frames=bar.update,
-        )
+    workers = cfg.workers if cfg.workers is not None else available_cores()
+    result = collect(settings, Path(cfg.out), workers=workers, progress=progress)
     rate = result.frames / result.seconds if result.frames else 0.0
     print(
         f"{cfg.out}: {settings.episodes} episodes, {result.total_frames} frames, "

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+_MAX_LISTED = 40
+_NEAREST_LISTED = 10
+
 
 class VjepaWmError(Exception):
     """Root of the package's errors; the verbs print it without a traceback."""
@@ -24,7 +27,12 @@ class UnknownNameError(VjepaWmError):
         self.known = sorted(known)
         close = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
         hint = f" Did you mean '{close[0]}'?" if close else ""
-        listed = ", ".join(self.known) if self.known else "none"
+        shown = self.known
+        if len(shown) > _MAX_LISTED:
+            shown = difflib.get_close_matches(name, shown, n=_NEAREST_LISTED, cutoff=0.0)
+        listed = ", ".join(shown) if shown else "none"
+        if len(shown) < len(self.known):
+            listed += f" and {len(self.known) - len(shown)} others"
         super().__init__(f"unknown {kind} '{name}'.{hint} Known: {listed}")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import multiprocessing
+import os
 import shutil
 import signal
 import time
@@ -20,6 +21,7 @@ from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.shards import read_shard, shard_path, write_shard
 from vjepa_wm.data.trajectories import TrajectoryMeta
 from vjepa_wm.errors import DataError
+from vjepa_wm.progress import Progress, no_progress
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +85,7 @@ def collect(
     folder: str | Path,
     *,
     workers: int = 1,
-    on_start: Callable[[int], None] = lambda frames: None,
-    on_frames: Callable[[int], None] = lambda frames: None,
+    progress: Progress = no_progress,
 ) -> CollectResult:
     """Record what is still missing in ``folder``.
 
@@ -92,8 +93,7 @@ def collect(
         settings: What to collect.
         folder: Where to; run one collection per folder at a time.
         workers: Processes, each with its own environment; they do not change the result.
-        on_start: Called once with the number of frames to record.
-        on_frames: Called with the number of frames just recorded.
+        progress: Makes the progress bar.
 
     Raises:
         DataError: If the folder holds trajectories of other settings, or a worker fails.
@@ -106,13 +106,22 @@ def collect(
         shutil.rmtree(leftover)
     sizes = settings.shard_sizes()
     missing = [index for index in range(len(sizes)) if not _is_done(folder, index, settings, meta)]
-    on_start(sum(sizes[index] for index in missing) * (settings.steps + 1))
+    wanted = sum(sizes[index] for index in missing) * (settings.steps + 1)
     began, frames = time.perf_counter(), 0
-    with _workers(settings, folder, meta=meta, missing=missing, workers=workers) as pipes:
+    with (
+        progress(total=wanted, desc=f"collect {folder.name}", unit="frames") as bar,
+        _workers(settings, folder, meta=meta, missing=missing, workers=workers) as pipes,
+    ):
         for count in _receive(pipes):
             frames += count
-            on_frames(count)
+            bar.update(count)
     return CollectResult(frames, time.perf_counter() - began, *_totals(folder, meta, len(sizes)))
+
+
+def available_cores() -> int:
+    """Return the CPU cores this process may use."""
+    # macOS cannot say which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare(settings: CollectSettings, folder: Path) -> TrajectoryMeta:

@@ -183,7 +183,8 @@ def make_env(env_id: str, *, image_size: int) -> gymnasium.Env:
         except ModuleNotFoundError as error:
             raise DataError(f"environment '{env_id}': {error}; install what it is in") from error
     if name not in gymnasium.registry:
-        raise UnknownNameError("environment", name, gymnasium.registry)
+        kind = "environment" if module else "environment (module:id imports what registers it)"
+        raise UnknownNameError(kind, name, gymnasium.registry)
     spec = gymnasium.spec(name)
     options: dict[str, Any] = {}
     if _takes(spec, "image_size"):

@@ -197,7 +197,8 @@ class Trajectories:
         actions: Action taken at each frame, ``(A,)`` float32; zeros at an episode's last frame.
         proprio: ``(Q,)`` float32 per frame.
         sim_state: ``(S,)`` float64 per frame; privileged, for probes and diagnostics only.
-        digest: Names the contents.
+        shard_digests: Digest of each shard's arrays.
+        digest: Names the contents of all.
     """
 
     def __init__(self, folder: Path, meta: TrajectoryMeta) -> None:
@@ -217,7 +218,8 @@ class Trajectories:
             FrameArrays([getattr(shard, name) for shard in shards]) for name in ARRAYS
         )
         self._first_frame = np.cumsum(self.lengths) - self.lengths
-        self.digest = _dataset_digest(meta, [shard.digest for shard in shards])
+        self.shard_digests = [shard.digest for shard in shards]
+        self.digest = _dataset_digest(meta, self.shard_digests)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:

@@ -20,7 +20,8 @@ class FrameArrays:
 
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
         """Remember where each shard begins."""
-        self.shards = list(shards)
+        # As plain arrays: slicing a np.memmap costs several times as much.
+        self.shards = [np.asarray(shard) for shard in shards]
         self.first_frame = np.cumsum([0] + [len(shard) for shard in self.shards])
 
     def __len__(self) -> int:
