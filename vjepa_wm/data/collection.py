@@ -106,6 +106,8 @@ def collect(
         shutil.rmtree(leftover)
     sizes = settings.shard_sizes()
     missing = [index for index in range(len(sizes)) if not _is_done(folder, index, settings, meta)]
+    # Only now is it sure that the folder takes these settings.
+    meta.write(folder)
     wanted = sum(sizes[index] for index in missing) * (settings.steps + 1)
     began, frames = time.perf_counter(), 0
     with (
@@ -125,7 +127,7 @@ def available_cores() -> int:
 
 
 def _prepare(settings: CollectSettings, folder: Path) -> TrajectoryMeta:
-    """Write or extend ``meta.json``; return what the folder is to hold."""
+    """Return what the folder is to hold, refusing one that holds something else."""
     recorder = Recorder(
         settings.env_id, image_size=settings.image_size, frame_skip=settings.frame_skip
     )
@@ -139,11 +141,8 @@ def _prepare(settings: CollectSettings, folder: Path) -> TrajectoryMeta:
                 f"{folder} already has {there.episodes} episodes, wanted {meta.episodes}: "
                 f"ask for at least {there.episodes}, or name another folder with out="
             )
-        if there.episodes == meta.episodes:
-            return there
     elif (folder / "shards").exists():
         raise DataError(f"{folder} has shards but no meta.json: delete it, or name another folder")
-    meta.write(folder)
     return meta
 
 

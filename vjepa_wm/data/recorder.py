@@ -14,7 +14,7 @@ from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import TrajectoryMeta
 from vjepa_wm.errors import DataError, UnknownNameError
 
-RECORDED_VERSIONS = ("gymnasium", "mujoco", "numpy")
+RECORDED_VERSIONS = ("vjepa-wm", "gymnasium", "mujoco", "numpy")
 MAX_HOLD_STEPS = 8
 
 

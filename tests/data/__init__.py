@@ -1,0 +1,1 @@
+"""Tests of trajectories, their collection and the latent cache."""

@@ -1,0 +1,61 @@
+"""The verb collect: killed at any moment it continues, and its workers never import torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vjepa_wm.data.trajectories import Trajectories
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = ["env.name=fake", "env.image_size=8", "episodes=12", "steps=10", "shard_episodes=2"]
+
+
+def command(out: Path, env: str, workers: int) -> list[str]:
+    """Return the command line of a small collection."""
+    verb = [sys.executable, "-m", "vjepa_wm.collect", f"env.id=tests.data.fake_env:fake/{env}-v0"]
+    return [*verb, *OPTIONS, f"out={out}", f"workers={workers}"]
+
+
+def test_kill_and_rerun_gives_what_an_undisturbed_run_gives(tmp_path: Path) -> None:
+    """Killed with SIGKILL once a shard is there; leftovers are cleared, finished shards kept."""
+    shards = tmp_path / "killed" / "shards"
+    process = subprocess.Popen(command(tmp_path / "killed", "Slow", 2), cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while not any(shards.glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in shards.glob("[0-9]*")}
+    assert 1 <= len(kept) < 6
+    (shards / ".tmp-00005-1").mkdir()
+    subprocess.run(command(tmp_path / "killed", "Slow", 2), cwd=ROOT, check=True)
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert not list(shards.glob(".tmp*"))
+    subprocess.run(command(tmp_path / "whole", "Slow", 1), cwd=ROOT, check=True)
+    killed, whole = (Trajectories.open(tmp_path / name) for name in ("killed", "whole"))
+    assert killed.num_episodes == 12
+    assert killed.shard_digests == whole.shard_digests
+
+
+def test_the_last_line_says_what_was_made(tmp_path: Path) -> None:
+    """Where it is, how much, how fast; an error in a worker is one line and exit code 2."""
+    good = subprocess.run(
+        command(tmp_path / "a", "Point", 1), cwd=ROOT, capture_output=True, text=True
+    )
+    assert good.returncode == 0
+    assert good.stdout.startswith(f"{tmp_path / 'a'}: 12 episodes, 132 frames")
+    bad = subprocess.run(
+        command(tmp_path / "b", "Failing", 1), cwd=ROOT, capture_output=True, text=True
+    )
+    assert bad.returncode == 2
+    assert "fell off the table" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_collecting_does_not_import_torch() -> None:
+    """A worker starts in a fraction of the time and of the memory."""
+    code = "import sys, vjepa_wm.collect; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
