@@ -1,0 +1,120 @@
+"""Statistics against published and hand-computed values."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vjepa_wm.errors import VjepaWmError
+from vjepa_wm.evaluation.statistics import paired_bootstrap, spearman, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [
+        # Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_agrees_with_published_values(
+    successes: int, total: int, low: float, high: float
+) -> None:
+    assert wilson_interval(successes, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_is_symmetric_and_holds_the_rate() -> None:
+    for successes in range(21):
+        low, high = wilson_interval(successes, 20)
+        assert 0 <= low <= successes / 20 <= high <= 1
+        other_low, other_high = wilson_interval(20 - successes, 20)
+        assert (low, high) == pytest.approx((1 - other_high, 1 - other_low))
+
+
+def test_wilson_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    for rate in (0.1, 0.5, 0.9):
+        intervals = [wilson_interval(int(k), 50) for k in rng.binomial(50, rate, size=2000)]
+        covered = np.mean([low <= rate <= high for low, high in intervals])
+        assert 0.92 < covered < 0.98
+
+
+def test_wilson_widens_with_confidence() -> None:
+    narrow, wide = wilson_interval(7, 10, confidence=0.5), wilson_interval(7, 10, confidence=0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(successes: int, total: int) -> None:
+    with pytest.raises(VjepaWmError, match=f"got {successes} of {total}"):
+        wilson_interval(successes, total)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95, math.nan])
+def test_impossible_confidence_is_refused(confidence: float) -> None:
+    with pytest.raises(VjepaWmError, match="confidence"):
+        wilson_interval(1, 2, confidence=confidence)
+    with pytest.raises(VjepaWmError, match="confidence"):
+        paired_bootstrap([1, 0], [0, 0], confidence=confidence)
+
+
+def test_spearman_of_known_data() -> None:
+    # 1 - 6 * sum(d^2) / (n * (n^2 - 1)) with sum(d^2) = 194, n = 10.
+    iq = [106, 100, 86, 101, 99, 103, 97, 113, 112, 110]
+    hours = [7, 27, 2, 50, 28, 29, 20, 12, 6, 17]
+    assert spearman(iq, hours) == pytest.approx(-29 / 165)
+
+
+def test_spearman_with_ties_averages_their_ranks() -> None:
+    # Ranks (1, 2.5, 2.5, 4) and (1, 2, 3, 4): covariance 4.5 over sqrt(4.5 * 5).
+    assert spearman([1, 2, 2, 3], [10, 20, 30, 40]) == pytest.approx(4.5 / math.sqrt(22.5))
+
+
+def test_spearman_sees_order_only() -> None:
+    x = np.linspace(-2, 2, 30)
+    assert spearman(x, np.exp(5 * x)) == pytest.approx(1)
+    assert spearman(x, -(x**3)) == pytest.approx(-1)
+    assert spearman(x, np.ones(30)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([1, 2], [1, 2, 3]), ([1], [1]), ([[1, 2]], [[1, 2]]), ([1, math.nan], [1, 2])]
+)
+def test_unpaired_or_missing_numbers_are_refused(x: list, y: list) -> None:
+    with pytest.raises(VjepaWmError, match="spearman: wanted"):
+        spearman(x, y)
+    with pytest.raises(VjepaWmError, match="paired_bootstrap: wanted"):
+        paired_bootstrap(x, y)
+
+
+def test_bootstrap_agrees_with_the_normal_interval_on_many_episodes() -> None:
+    rng = np.random.default_rng(1)
+    b = rng.normal(size=400)
+    a = b + 0.3 + rng.normal(scale=0.5, size=400)
+    result = paired_bootstrap(a, b)
+    half = 1.96 * np.std(a - b) / math.sqrt(400)
+    assert result.mean == pytest.approx(np.mean(a - b))
+    assert result.low == pytest.approx(result.mean - half, abs=0.005)
+    assert result.high == pytest.approx(result.mean + half, abs=0.005)
+
+
+def test_bootstrap_keeps_pairs_together() -> None:
+    # Episodes differ by far more than the agents: unpaired, the interval would be about +-5 wide.
+    hard = np.arange(50) * 1.0
+    result = paired_bootstrap(hard + 1, hard)
+    assert tuple(result) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_bootstrap_is_reproducible_and_antisymmetric() -> None:
+    a, b = [1, 1, 0, 1, 0, 1], [0, 1, 0, 0, 1, 0]
+    first = paired_bootstrap(a, b, resamples=500, seed=3)
+    assert first == paired_bootstrap(a, b, resamples=500, seed=3)
+    other = paired_bootstrap(b, a, resamples=500, seed=3)
+    assert (-other.mean, -other.high, -other.low) == pytest.approx(tuple(first))
+
+
+def test_bootstrap_refuses_no_resamples() -> None:
+    with pytest.raises(VjepaWmError, match="resamples >= 1, got 0"):
+        paired_bootstrap([1, 0], [0, 1], resamples=0)

@@ -1,0 +1,1 @@
+"""Measuring agents: episodes, task sets, statistics, reports."""

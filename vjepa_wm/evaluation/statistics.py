@@ -1,0 +1,133 @@
+"""Small-sample statistics for success rates and distances: numpy only."""
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vjepa_wm.errors import VjepaWmError
+
+
+class PairedDifference(NamedTuple):
+    """A mean difference with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilson_interval(successes: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a success rate.
+
+    Unlike the usual mean plus or minus two standard errors it stays inside [0, 1] and is right
+    for few episodes and for rates near 0 or 1 (Wilson, 1927).
+
+    Args:
+        successes: Number of successes, 0 to `total`.
+        total: Number of independent episodes, at least 1.
+        confidence: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end, as rates in [0, 1].
+
+    Raises:
+        VjepaWmError: A number is out of its range.
+    """
+    if total < 1 or not 0 <= successes <= total:
+        raise VjepaWmError(
+            f"wilson_interval: wanted 0 <= successes <= total and total >= 1, "
+            f"got {successes} of {total}"
+        )
+    z2 = _two_sided_quantile(confidence) ** 2
+    rate = successes / total
+    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
+    margin = math.sqrt(z2 * rate * (1 - rate) / total + (z2 / (2 * total)) ** 2) / (1 + z2 / total)
+    # At 0 and at all successes the ends are exact; rounding must not move them.
+    low = 0.0 if successes == 0 else centre - margin
+    high = 1.0 if successes == total else centre + margin
+    return low, high
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Return Spearman's rank correlation; ties get the average of their ranks.
+
+    Args:
+        x: `(n,)` numbers, n >= 2.
+        y: `(n,)` numbers.
+
+    Returns:
+        Correlation in [-1, 1]; 0 where x or y is constant, as it then orders nothing.
+
+    Raises:
+        VjepaWmError: The lengths differ, are below 2, or a number is NaN.
+    """
+    x, y = _paired("spearman", x, y)
+    ranks_x, ranks_y = _ranks(x), _ranks(y)
+    spread = ranks_x.std() * ranks_y.std()
+    if spread == 0:
+        return 0.0
+    product = ((ranks_x - ranks_x.mean()) * (ranks_y - ranks_y.mean())).mean()
+    return float(np.clip(product / spread, -1.0, 1.0))
+
+
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> PairedDifference:
+    """Return the mean of a - b and its percentile bootstrap interval.
+
+    For two agents on the same episodes: episodes are resampled, each with both of its outcomes,
+    so that what makes an episode hard for both does not blur the comparison. The difference is
+    significant where the interval leaves out 0.
+
+    Args:
+        a: `(n,)` outcomes of the first agent, such as success as 0 or 1; n >= 2.
+        b: `(n,)` outcomes of the second, of the same episodes in the same order.
+        confidence: Coverage, in (0, 1).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+
+    Raises:
+        VjepaWmError: The lengths differ, are below 2, a number is NaN, or `confidence` or
+            `resamples` is out of its range.
+    """
+    a, b = _paired("paired_bootstrap", a, b)
+    _two_sided_quantile(confidence)
+    if resamples < 1:
+        raise VjepaWmError(f"paired_bootstrap: wanted resamples >= 1, got {resamples}")
+    difference = a - b
+    count = len(difference)
+    rng = np.random.default_rng(seed)
+    means = [difference[rng.integers(count, size=count)].mean() for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return PairedDifference(float(difference.mean()), float(low), float(high))
+
+
+def _two_sided_quantile(confidence: float) -> float:
+    """Return how many standard deviations around the mean hold this share of a normal."""
+    if not 0 < confidence < 1:
+        raise VjepaWmError(f"confidence: wanted a number in (0, 1), got {confidence}")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def _paired(name: str, x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Return both as float64 arrays of the same length, at least 2, without NaN."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
+        raise VjepaWmError(
+            f"{name}: wanted two lists of the same length n >= 2, "
+            f"got shapes {x.shape} and {y.shape}"
+        )
+    bad = int(np.isnan(x).sum() + np.isnan(y).sum())
+    if bad:
+        raise VjepaWmError(f"{name}: wanted numbers, got {bad} NaN among {2 * len(x)}")
+    return x, y
+
+
+def _ranks(values: NDArray) -> NDArray:
+    """Return ranks `(n,)` from 1, equal values sharing the mean of theirs."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[group]
