@@ -13,6 +13,9 @@ import sys
 WANTED_PYTHON = (3, 11)
 WANTED_PIP = (22, 3)  # the first with `pip --python`
 GL_PACKAGES = ("libegl1", "libgl1")
+GL_ADVICE = "On Debian or Ubuntu, as root: apt-get install -y --no-install-recommends " + " ".join(
+    GL_PACKAGES
+)
 OSMESA_LIBRARIES = ("libOSMesa.so.8", "libOSMesa.so.6")
 
 
@@ -85,8 +88,7 @@ def gl_problem() -> str:
         return ""
     return (
         "MuJoCo needs OpenGL libraries to draw, wanted libEGL.so.1 and libGL.so.1, found neither "
-        "them nor OSMesa.\nOn Debian or Ubuntu, as root: "
-        f"apt-get install -y --no-install-recommends {' '.join(GL_PACKAGES)}"
+        "them nor OSMesa.\n" + GL_ADVICE
     )
 
 
