@@ -1,0 +1,103 @@
+"""Model checkpoints: `model.safetensors` + `config.json` in a folder, nothing that can run code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vjepa_wm.errors import CheckpointError
+from vjepa_wm.files import atomic_path, digest, read_json, write_json
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds.
+
+    Attributes:
+        folder: where it was read from.
+        config: everything needed to rebuild the models, and their provenance.
+        tensors: float32 weights; the name of a part (`predictor.`, `metric.`) comes first.
+        digest: of the weights file.
+    """
+
+    folder: Path
+    config: dict
+    tensors: dict[str, Tensor]
+    digest: str
+
+    def load_into(self, module: nn.Module, part: str) -> None:
+        """Load the tensors of one part into a module, strictly.
+
+        Raises:
+            CheckpointError: a tensor is missing, surplus or of another shape; all are listed.
+        """
+        prefix = f"{part}."
+        own = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        wanted = module.state_dict()
+        faults = [f"missing {name}" for name in wanted.keys() - own.keys()]
+        faults += [f"surplus {name}" for name in own.keys() - wanted.keys()]
+        faults += [
+            f"{name}: wanted {tuple(wanted[name].shape)}, got {tuple(own[name].shape)}"
+            for name in wanted.keys() & own.keys()
+            if wanted[name].shape != own[name].shape
+        ]
+        if faults:
+            raise CheckpointError(
+                f"the weights in {self.folder} do not fit its {CONFIG}: {'; '.join(sorted(faults))}"
+            )
+        module.load_state_dict(own, strict=True)
+
+
+def save_checkpoint(folder: Path, modules: dict[str, nn.Module], config: dict) -> str:
+    """Write the weights of named parts (half precision) and their configuration, atomically.
+
+    Weights come first and the configuration, which names their digest, last: a folder with a
+    configuration is complete.
+
+    Returns:
+        The digest of the weights file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{part}.{name}": tensor.detach().to("cpu", torch.float16).contiguous()
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    with atomic_path(folder / WEIGHTS) as path:
+        save_file(tensors, path)
+    weights_digest = digest(folder / WEIGHTS)
+    write_json(folder / CONFIG, {**config, "weights_digest": weights_digest})
+    return weights_digest
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, or not the one the configuration names.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"no {name} in {folder.absolute()}: a checkpoint is a folder with "
+                f"{CONFIG} and {WEIGHTS}, as the training verbs write it"
+            )
+    config = read_json(folder / CONFIG)
+    found = digest(folder / WEIGHTS)
+    if found != config["weights_digest"]:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is damaged or was replaced: {CONFIG} names digest "
+            f"{config['weights_digest']}, the file has {found}. Copy or train it again"
+        )
+    try:
+        tensors = {key: tensor.float() for key, tensor in load_file(folder / WEIGHTS).items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
+    return Checkpoint(folder, config, tensors, found)

@@ -1,0 +1,136 @@
+"""A frozen encoder: uint8 pixels in, layer-normed latents per frame out.
+
+Shapes: B trajectories, T frames, H W C image, P tokens per frame, D width.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vjepa_wm.encoders.vit import VideoViT
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Map uint8 (..., C, H, W) to float32 with ImageNet's mean and standard deviation."""
+    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=pixels.device).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def layer_norm(latents: Tensor) -> Tensor:
+    """Layer norm over channels without affine, as V-JEPA 2-AC applies to every latent."""
+    return F.layer_norm(latents, latents.shape[-1:])
+
+
+class FrozenEncoder(nn.Module):
+    """Encodes each frame on its own, repeated to fill one tubelet, as V-JEPA 2-AC does.
+
+    arXiv 2506.09985, section 3.1. The weights get no gradient, and the module stays in evaluation
+    mode whatever `train()` is called with.
+
+    Args:
+        vit: the pretrained network.
+        name: public name, recorded beside everything made from the latents.
+        digest: of its weights.
+        image_size: side of the square the ViT sees; other sizes are cropped and resized.
+        pool: side of the square of tokens averaged into one; 1 keeps all.
+        dtype: of the computation; latents are float32.
+    """
+
+    def __init__(
+        self,
+        vit: VideoViT,
+        *,
+        name: str,
+        digest: str,
+        image_size: int,
+        pool: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        side = image_size // vit.patch_size
+        if image_size % vit.patch_size or side % pool:
+            raise ValueError(
+                f"image_size {image_size} must be a multiple of patch size {vit.patch_size} times "
+                f"pool {pool}"
+            )
+        self.vit = vit.to(dtype).eval().requires_grad_(False)
+        self.name = name
+        self.digest = digest
+        self.image_size = image_size
+        self.pool = pool
+        self.dtype = dtype
+        self.grid = (side // pool, side // pool)
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Tokens per frame P and width D of what `encode` returns."""
+        return self.grid[0] * self.grid[1], self.vit.embed_dim
+
+    @property
+    def preprocessing(self) -> dict[str, object]:
+        """How pixels become latents, for cache keys and checkpoints."""
+        return {
+            "image_size": self.image_size,
+            "pool": self.pool,
+            "frame": "repeated to one tubelet",
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+        }
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: frozen means frozen."""
+        return super().train(False)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Encode a normalised video (B, C, T, H, W) to tokens (B, L, D)."""
+        return self.vit(video.to(self.dtype))
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode frames.
+
+        Args:
+            pixels: uint8 (B, T, H, W, C), RGB.
+
+        Returns:
+            Latents float32 (B, T, P, D): layer-normed, averaged over `pool` x `pool` tokens and
+            layer-normed again.
+
+        Raises:
+            ValueError: the dtype or the shape is another.
+        """
+        if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
+            raise ValueError(
+                "pixels must be uint8 (B, T, H, W, 3), got "
+                f"{pixels.dtype} {tuple(pixels.shape)}"
+            )
+        batch, frames = pixels.shape[:2]
+        images = pixels.flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, H, W)
+        images = normalise(self._resize(images))
+        video = images.unsqueeze(2).expand(-1, -1, self.vit.tubelet_size, -1, -1)
+        latents = layer_norm(self(video).float())  # (B * T, rows * columns, D)
+        if self.pool > 1:
+            latents = layer_norm(self._pool(latents))
+        return latents.unflatten(0, (batch, frames))
+
+    def _resize(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        images = images[..., top : top + side, left : left + side]
+        if side == self.image_size:
+            return images
+        size = (self.image_size, self.image_size)
+        resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+        return resized.round().clamp(0, 255)
+
+    def _pool(self, latents: Tensor) -> Tensor:
+        rows, columns = (side * self.pool for side in self.grid)
+        maps = latents.transpose(1, 2).unflatten(2, (rows, columns))  # (B * T, D, rows, columns)
+        return F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)

@@ -1,0 +1,77 @@
+"""The learned temporal metric: how many model steps two frames are apart.
+
+Raw latent distance goes flat once an object has moved by about a patch: from there on it no longer
+says which of two frames is nearer to the goal. Time apart keeps growing, and trajectories give it
+for nothing.
+
+Shapes: E trajectory pieces, T frames, P tokens, D latent width, K width of the embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TemporalMetric(nn.Module):
+    """Embeds a frame's latents so that Euclidean distance counts model steps.
+
+    Args:
+        latent_dim: width D of latents.
+        num_patches: tokens per frame P.
+        hidden_dim: width of the hidden layer.
+        embed_dim: width K of the embedding.
+        max_steps: distances are learned up to here; frames further apart are only kept beyond.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        num_patches: int,
+        hidden_dim: int,
+        embed_dim: int,
+        max_steps: int,
+    ) -> None:
+        super().__init__()
+        self.max_steps = max_steps
+        self.hidden = nn.Linear(num_patches * latent_dim, hidden_dim)
+        self.out = nn.Linear(hidden_dim, embed_dim)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """Embed latents (..., P, D) to (..., K); distances are in model steps."""
+        x = latents.flatten(-2).to(self.hidden.weight.dtype)
+        return self.out(F.gelu(self.hidden(x))).float() * self.max_steps
+
+    def forward(self, latents: Tensor, other: Tensor) -> Tensor:
+        """Distance in model steps between frames (..., P, D), broadcast; returns (...)."""
+        return (self.embed(latents) - self.embed(other)).norm(dim=-1)
+
+    def loss(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Regress distance to time apart, on all pairs of a batch of trajectory pieces.
+
+        Frames of one piece that are k <= max_steps apart should be k apart; frames of different
+        pieces, or of one piece but further apart, at least max_steps.
+
+        Args:
+            latents: (E, T, P, D).
+
+        Returns:
+            The scalar loss in units of max_steps, and its parts.
+        """
+        pieces, length = latents.shape[:2]
+        embedded = self.embed(latents).flatten(0, 1)  # (E * T, K)
+        distance = pairwise_distance(embedded) / self.max_steps
+        frame = torch.arange(length, device=latents.device).repeat(pieces)
+        piece = torch.arange(pieces, device=latents.device).repeat_interleave(length)
+        apart = (frame.unsqueeze(0) - frame.unsqueeze(1)).abs() / self.max_steps
+        is_near = (piece.unsqueeze(0) == piece.unsqueeze(1)) & (apart <= 1)
+        near_loss = (distance - apart)[is_near].square().mean()
+        far_loss = F.relu(1 - distance)[~is_near].square().mean()
+        return near_loss + far_loss, {"near_loss": near_loss, "far_loss": far_loss}
+
+
+def pairwise_distance(x: Tensor) -> Tensor:
+    """Euclidean distances (L, L) between rows (L, K), with a finite gradient at zero."""
+    square = x.square().sum(-1)
+    squared = square.unsqueeze(0) + square.unsqueeze(1) - 2 * x @ x.T
+    return squared.clamp_min(1e-6).sqrt()

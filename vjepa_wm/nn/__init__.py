@@ -1,0 +1,1 @@
+"""Transformer parts that every network of the toolkit is built from."""

@@ -1,0 +1,101 @@
+"""Attention, MLP and the pre-norm block, with the parameter names of the published V-JEPA code.
+
+Shapes: B batch, L tokens, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vjepa_wm.nn.kv_cache import KVCache
+from vjepa_wm.nn.rope import Rope, apply_rope
+
+NORM_EPS = 1e-6
+MAX_PLAIN_TOKENS = 256  # longer sequences take the fused kernel
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions on queries and keys."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is not divisible by num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, rope: Rope, *, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Attend within `x` (B, L, D); with a cache, also to the tokens it holds.
+
+        `mask` is boolean (L, L), True where a query may attend.
+        """
+        query, key, value = self.project(x, rope)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        x = attend(query, key, value, mask)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of `x`, each (B, heads, L, head_dim), turned by position."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, heads, head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return apply_rope(query, rope), apply_rope(key, rope), value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention of (B, heads, L, head_dim); `mask` is boolean, True where allowed.
+
+    On a CPU and short sequences the plain products are several times faster than PyTorch's fused
+    kernel, above all backwards; the memory they take is small there.
+    """
+    if query.device.type != "cpu" or key.shape[2] > MAX_PLAIN_TOKENS:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1).to(value.dtype) @ value
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., D) to (..., D)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then MLP, each added to its input."""
+
+    def __init__(self, dim: int, num_heads: int, *, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+        """Map tokens (B, L, D) to (B, L, D)."""
+        x = x + self.attn(self.norm1(x), rope)
+        return x + self.mlp(self.norm2(x))
+
+
+def init_transformer(module: nn.Module, blocks: nn.ModuleList) -> None:
+    """Initialise as V-JEPA does: truncated normals, residual outputs shrunk with depth."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv3d):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        for depth, block in enumerate(blocks, start=1):
+            block.attn.proj.weight.div_((2.0 * depth) ** 0.5)
+            block.mlp.fc2.weight.div_((2.0 * depth) ** 0.5)

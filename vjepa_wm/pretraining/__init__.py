@@ -1,0 +1,1 @@
+"""Self-supervised pretraining of V-JEPA: masks, objective, collapse monitors."""

@@ -1,0 +1,49 @@
+"""Collapse monitors: is the encoder still telling frames apart, and in the order of time?
+
+The training loss rewards collapse and layer norm hides it, so checkpoints are chosen by the rank
+correlation of latent distance with time apart, never by the loss.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vjepa_wm.evaluation.statistics import spearman
+
+
+def frame_std(latents: Tensor) -> float:
+    """Standard deviation over frames, averaged over places and channels; latents (F, P, D)."""
+    return float(latents.std(dim=0).mean())
+
+
+def effective_rank(latents: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007).
+
+    Taken over the tokens of all frames with each place's mean removed; latents (F, P, D), at most D.
+    """
+    x = (latents - latents.mean(dim=0)).flatten(0, 1)
+    values = torch.linalg.svdvals(x.T @ x).sqrt()
+    shares = values / values.sum().clamp_min(1e-12)
+    return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))
+
+
+def time_rank_correlation(latents: Tensor, *, max_steps: int) -> float:
+    """Spearman correlation between latent distance and steps apart within episodes.
+
+    Args:
+        latents: (E, T, P, D), E episodes of T frames.
+        max_steps: pairs further apart than this are left out.
+
+    Returns:
+        The mean over episodes; 1 if distance grows with time, near 0 after a collapse.
+    """
+    length = latents.shape[1]
+    first, second = np.triu_indices(length, k=1)
+    near = second - first <= max_steps
+    first, second = first[near], second[near]
+    flat = latents.flatten(2)
+    scores = []
+    for episode in flat:
+        distance = torch.cdist(episode, episode)[first, second]
+        scores.append(spearman(distance.numpy(), second - first))
+    return float(np.mean(scores))

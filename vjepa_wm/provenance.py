@@ -1,0 +1,33 @@
+"""Where a result comes from: versions, commit and machine, for checkpoints and reports."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("vjepa-wm", "torch", "gymnasium", "mujoco", "numpy")
+
+
+def provenance() -> dict[str, object]:
+    """Versions of what matters, and the git commit when run from a checkout."""
+    return {"versions": _versions(), "python": platform.python_version(), "git_commit": _commit()}
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None  # run from a folder that was not installed
+    return versions
+
+
+def _commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or an installed wheel
+    return done.stdout.strip()

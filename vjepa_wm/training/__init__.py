@@ -1,0 +1,1 @@
+"""Training loops and losses; the verbs hand them models and data."""

@@ -1,0 +1,260 @@
+"""One flat training loop with a budget, a schedule, checkpoints and exact resume.
+
+It knows nothing of what is trained: the caller hands it a module and a loss function.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vjepa_wm.cli import progress
+from vjepa_wm.errors import CheckpointError
+from vjepa_wm.files import atomic_path
+from vjepa_wm.precision import resolve_dtype
+
+logger = logging.getLogger(__name__)
+
+Logs = dict[str, float]
+LossFn = Callable[[np.random.Generator, float], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Trainer:
+    """Trains a module until its budget is spent.
+
+    Args:
+        steps: number of optimiser steps, or None for no limit.
+        minutes: training time in minutes, or None for no limit; the sooner of the two ends it.
+        batch_size: samples per step, for the caller's loss function.
+        learning_rate: peak of the schedule: linear warm-up, then a half cosine to 1 % of it.
+        weight_decay: AdamW's, on matrices only.
+        warmup: share of the budget spent warming up.
+        clip_grad: largest gradient norm.
+        validate_every: steps between validations and checkpoints.
+        precision: `auto`, `bf16` or `fp32`.
+        seed: of the sampler and of the initial weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int | None,
+        minutes: float | None,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        warmup: float,
+        clip_grad: float,
+        validate_every: int,
+        precision: str,
+        seed: int,
+    ) -> None:
+        if steps is None and minutes is None:
+            raise ValueError("the trainer needs a budget: give steps, minutes or both")
+        self.steps = steps
+        self.minutes = minutes
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.clip_grad = clip_grad
+        self.validate_every = validate_every
+        self.precision = precision
+        self.seed = seed
+
+    def fit(
+        self,
+        module: nn.Module,
+        loss_fn: LossFn,
+        *,
+        folder: Path,
+        validate: Callable[[], Logs],
+        select: str,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> Logs:
+        """Train, or go on training, in a run folder.
+
+        Args:
+            module: what is trained and saved; gets the best state back at the end.
+            loss_fn: called with a random generator and the share of the budget spent; returns the
+                loss and its parts.
+            folder: holds `state.pt` (exact state to resume from) and `metrics.jsonl`.
+            validate: returns named figures.
+            select: the figure by which the best state is kept; lower is better unless the name
+                ends in `correlation`.
+            after_step: called after every optimiser step.
+
+        Returns:
+            The validation figures of the state that was kept.
+        """
+        loop = _Loop(self, module, folder, select)
+        loop.resume()
+        device = next(module.parameters()).device
+        dtype = resolve_dtype(self.precision, device)
+        autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+        with progress(total=100, desc=folder.name, unit="%") as bar:
+            while True:
+                share = loop.share()
+                if share >= 1 or loop.step % self.validate_every == 0:
+                    with autocast:
+                        loop.validated(validate)
+                if share >= 1:
+                    break
+                with autocast:
+                    loss, parts = loss_fn(loop.rng, share)
+                loop.optimise(loss, share)
+                after_step()
+                loop.log(loss, parts)
+                bar.set_postfix_str(f"step {loop.step} loss {loop.average['loss']:.4f}", refresh=False)
+                bar.update(100 * share - bar.n)
+        return loop.restore_best()
+
+
+class _Loop:
+    """The state of one run: everything that must survive a kill."""
+
+    def __init__(self, trainer: Trainer, module: nn.Module, folder: Path, select: str) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.folder = folder
+        self.select = select
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        plain = [p for p in self.parameters if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=trainer.learning_rate,
+            weight_decay=trainer.weight_decay,
+            fused=True,
+        )
+        self.rng = np.random.default_rng(trainer.seed)
+        self.step = 0
+        self.seconds = 0.0
+        self.clock = time.perf_counter()
+        self.average: Logs = {}
+        self.best: dict[str, object] | None = None
+        self.last_saved = -1
+
+    def share(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        now = time.perf_counter()
+        self.seconds += now - self.clock
+        self.clock = now
+        shares = [0.0]
+        if self.trainer.steps is not None:
+            shares.append(self.step / max(self.trainer.steps, 1))
+        if self.trainer.minutes is not None:
+            shares.append(self.seconds / max(60 * self.trainer.minutes, 1e-9))
+        return min(max(shares), 1.0)
+
+    def optimise(self, loss: Tensor, share: float) -> None:
+        """Take one optimiser step at the learning rate of this share of the budget."""
+        rate = self.trainer.learning_rate * schedule(share, self.trainer.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def log(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
+        """Keep running averages of the loss and its parts."""
+        values = {"loss": loss, **parts}
+        for name, value in values.items():
+            number = float(value.detach())
+            self.average[name] = number + 0.98 * (self.average[name] - number) if (
+                name in self.average
+            ) else number
+        if not math.isfinite(self.average["loss"]):
+            raise CheckpointError(
+                f"the loss became {self.average['loss']} at step {self.step}: lower "
+                "trainer.learning_rate, or try trainer.precision=fp32"
+            )
+
+    def validated(self, validate: Callable[[], Logs]) -> None:
+        """Validate, log, keep the best state, save; the time it takes is not charged."""
+        if self.step == self.last_saved:
+            return
+        self.module.eval()
+        with torch.no_grad():
+            figures = validate()
+        self.module.train()
+        row = {"step": self.step, "minutes": self.seconds / 60, **self.average, **figures}
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        logger.info(" ".join(f"{key} {value:.4g}" for key, value in row.items()))
+        sign = -1 if self.select.endswith("correlation") else 1
+        score = sign * figures[self.select]
+        if self.best is None or score <= self.best["score"]:
+            state = {key: value.clone() for key, value in self.module.state_dict().items()}
+            self.best = {"score": score, "state": state, "figures": {"step": self.step, **figures}}
+        self.save()
+        self.last_saved = self.step
+        self.clock = time.perf_counter()
+
+    def save(self) -> None:
+        """Write the exact state, atomically."""
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "average": self.average,
+            "best": self.best,
+        }
+        with atomic_path(self.folder / "state.pt") as path:
+            torch.save(state, path)
+
+    def resume(self) -> None:
+        """Go on from `state.pt` if there is one."""
+        path = self.folder / "state.pt"
+        if not path.exists():
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+            return
+        try:
+            state = torch.load(path, weights_only=True)
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, EOFError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this run ({str(error).splitlines()[0]}): it is damaged or "
+                "was made with other settings. Delete the folder or choose another one"
+            ) from error
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+        self.step = self.last_saved = state["step"]
+        self.seconds = state["seconds"]
+        self.average = state["average"]
+        self.best = state["best"]
+        self.clock = time.perf_counter()
+        self._drop_rows_after(self.step)
+        logger.info("resumed %s at step %d", path, self.step)
+
+    def _drop_rows_after(self, step: int) -> None:
+        path = self.folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        with atomic_path(path) as temporary:
+            kept = (json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+            temporary.write_text("".join(kept))
+
+    def restore_best(self) -> Logs:
+        """Give the module its best state back."""
+        self.module.load_state_dict(self.best["state"])
+        return self.best["figures"]
+
+
+def schedule(share: float, warmup: float) -> float:
+    """Learning rate as a multiple of its peak: linear warm-up, then half a cosine down to 1 %."""
+    if share < warmup:
+        return max(share / warmup, 0.01)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
