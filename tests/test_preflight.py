@@ -27,7 +27,7 @@ class Machine:
         patch.setattr("shutil.which", lambda name: "/usr/bin/apt-get" if self.has_apt else None)
         patch.setattr(subprocess, "call", self.call)
 
-    def call(self, command: list[str], env: dict[str, str]) -> int:
+    def call(self, command: list[str], env: dict[str, str], stdout: int) -> int:
         self.commands.append(command)
         if command[1] == "update":
             self.needs_update = False

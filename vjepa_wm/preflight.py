@@ -67,15 +67,20 @@ def python_problem() -> str:
     return ""
 
 
+def apt_get(*arguments: str) -> int:
+    """Run apt-get, showing errors only, and return its exit status."""
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    return subprocess.call(["apt-get", *arguments], env=environment, stdout=subprocess.DEVNULL)
+
+
 def install_gl() -> bool:
     """Install the OpenGL libraries with apt-get and tell whether they now load."""
     install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *GL_PACKAGES]
     print("No OpenGL libraries: running " + " ".join(install), flush=True)
-    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    if subprocess.call(install, env=environment) != 0:
+    if apt_get(*install[1:]) != 0:
         # A fresh container has no package lists yet.
-        subprocess.call(["apt-get", "update", "-q"], env=environment)
-        subprocess.call(install, env=environment)
+        apt_get("update", "-q")
+        apt_get(*install[1:])
     return can_render_offscreen()
 
 
