@@ -107,6 +107,7 @@ class ActionPredictor(nn.Module):
         nn.init.xavier_uniform_(self.action_embed[2].weight)
         for block in self.blocks:
             nn.init.zeros_(block.modulation.weight)
+        nn.init.zeros_(self.head.weight)  # starts as copy-last-frame, the floor it has to beat
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Predict every next frame in parallel.

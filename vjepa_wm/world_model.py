@@ -4,32 +4,59 @@ Shapes: B problems, N candidates, C context frames, T imagined steps, P tokens, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 
 LatentCost = Callable[[Tensor, Tensor], Tensor]  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N)
 
 
+@dataclass(frozen=True)
+class ActionSpec:
+    """The actions a world model was trained on.
+
+    Attributes:
+        low: lowest value of each entry, A numbers.
+        high: highest value of each entry.
+        frame_skip: environment steps per model step; the action is repeated for each of them.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    frame_skip: int
+
+
 class WorldModel(nn.Module):
-    """A frozen encoder and an action-conditioned predictor.
+    """A frozen encoder, an action-conditioned predictor, and what they were trained on.
 
     Args:
         encoder: pixels to latents.
         predictor: latents and actions to the next latents.
+        action_spec: the actions it understands.
+        metric: counts model steps between latents, if one was trained.
         memory_mb: working memory of a rollout in megabytes; candidates are imagined in chunks that
             fit. Results do not depend on it.
     """
 
     def __init__(
-        self, encoder: FrozenEncoder, predictor: ActionPredictor, *, memory_mb: float = 64.0
+        self,
+        encoder: FrozenEncoder,
+        predictor: ActionPredictor,
+        *,
+        action_spec: ActionSpec,
+        metric: TemporalMetric | None = None,
+        memory_mb: float = 64.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.predictor = predictor
+        self.action_spec = action_spec
+        self.metric = metric
         self.memory_mb = memory_mb
 
     def encode(self, pixels: Tensor) -> Tensor:

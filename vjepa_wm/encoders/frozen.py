@@ -81,6 +81,7 @@ class FrozenEncoder(nn.Module):
             "frame": "repeated to one tubelet",
             "mean": IMAGENET_MEAN,
             "std": IMAGENET_STD,
+            "dtype": str(self.dtype),
         }
 
     def train(self, mode: bool = True) -> Self:
@@ -107,8 +108,7 @@ class FrozenEncoder(nn.Module):
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
             raise ValueError(
-                "pixels must be uint8 (B, T, H, W, 3), got "
-                f"{pixels.dtype} {tuple(pixels.shape)}"
+                f"pixels must be uint8 (B, T, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"
             )
         batch, frames = pixels.shape[:2]
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, H, W)

@@ -1,0 +1,286 @@
+"""A model-predictive agent: observation history -> latents -> planner -> action.
+
+It sees pixels and a goal image, never simulator state, reward or success.
+
+Shapes: n environments, H W C image, A action width, T planned steps.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners import Planner, shift
+from vjepa_wm.world_model import LatentCost, WorldModel
+
+Pixels = np.ndarray | Tensor
+
+
+class MPCAgent:
+    """Plans to a goal image in the latent space of a world model, and replans as it goes.
+
+    One object serves a single environment (pixels (H, W, 3) in, action (A,) out) and n of them
+    ((n, H, W, 3) in, (n, A) out); which of the two is told by the goal. Each environment's actions
+    follow from the seed and its own history alone, not from how many are planned for together.
+
+    Args:
+        world_model: encodes and imagines.
+        planner: searches action sequences.
+        cost: scores imagined latents against the goal's.
+        context_len: observed frames the predictor sees.
+        replan_every: model steps executed of each plan, at most the planner's horizon.
+        seed: of the planner's noise.
+
+    Raises:
+        ValueError: the planner's horizon and the context are longer than the predictor was
+            trained on, or `replan_every` is out of range.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        planner: Planner,
+        cost: LatentCost,
+        *,
+        context_len: int,
+        replan_every: int,
+        seed: int = 0,
+    ) -> None:
+        frames, trained = context_len - 1 + planner.horizon, world_model.predictor.max_frames
+        if context_len < 1 or frames > trained:
+            raise ValueError(
+                f"context_len {context_len} and horizon {planner.horizon} make {frames} frames; "
+                f"the predictor was trained on {trained}: wanted context_len - 1 + horizon <= that"
+            )
+        if not 1 <= replan_every <= planner.horizon:
+            raise ValueError(
+                f"replan_every must be between 1 and horizon {planner.horizon}, got {replan_every}"
+            )
+        self.world_model = world_model
+        self.planner = planner
+        self.cost = cost
+        self.context_len = context_len
+        self.replan_every = replan_every
+        self.seed = seed
+        self.goal: Tensor | None = None  # latents (n, P, D)
+        self._given_goal: Tensor | None = None  # pixels, as `get_action` last got them
+
+    @property
+    def device(self) -> torch.device:
+        """Where the world model lives."""
+        return next(self.world_model.parameters()).device
+
+    def reset(self, goal: Pixels | Mapping[str, Pixels]) -> None:
+        """Forget everything and take a goal image.
+
+        Args:
+            goal: uint8 pixels (H, W, 3) for one environment or (n, H, W, 3) for n, or a mapping
+                that holds them under `pixels`, as `info["goal"]` does.
+
+        Raises:
+            ValueError: the image has another shape or dtype.
+        """
+        pixels = _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
+        self.is_single = pixels.ndim == 3
+        self.goal = self._encode(pixels)
+        self.slots = [_Slot(seed=self.seed * 1_000_003 + i) for i in range(len(self.goal))]
+
+    def set_goal(self, goal: Pixels | Mapping[str, Pixels], env_ids: np.ndarray) -> None:
+        """Give new goals to some environments and forget their past.
+
+        Args:
+            goal: pixels (k, H, W, 3), or a mapping that holds them under `pixels`.
+            env_ids: (k,) which environments.
+        """
+        self._require_goal()
+        latents = self._encode(
+            _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
+        )
+        for row, env_id in zip(latents, env_ids, strict=True):
+            self.goal[env_id] = row
+            self.slots[env_id].forget()
+
+    def act(self, obs: Mapping[str, Pixels], *, is_active: np.ndarray | None = None) -> np.ndarray:
+        """Choose the next action of every environment.
+
+        Args:
+            obs: `pixels` uint8 (H, W, 3) or (n, H, W, 3); other keys are not looked at.
+            is_active: (n,) bool; the others cost nothing and get zeros. None is all.
+
+        Returns:
+            Actions float32 (A,) or (n, A), inside the bounds.
+
+        Raises:
+            RuntimeError: there is no goal yet.
+            ValueError: the pixels have another shape or dtype, or another number of environments.
+        """
+        self._require_goal()
+        pixels = _pixels(obs["pixels"], "obs['pixels']")
+        pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
+        if len(pixels) != len(self.slots):
+            raise ValueError(
+                f"the goal is for {len(self.slots)} environments, got pixels of {len(pixels)}"
+            )
+        active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
+        on_model_step = [i for i in active if self.slots[i].wait == 0]
+        if on_model_step:
+            self._observe(on_model_step, pixels)
+            self._plan([i for i in on_model_step if self._needs_plan(self.slots[i])])
+        actions = np.zeros((len(self.slots), len(self.world_model.action_spec.low)), np.float32)
+        for i in active:
+            actions[i] = self.slots[i].next_action(self.world_model.action_spec.frame_skip)
+        return actions[0] if self.is_single else actions
+
+    def _require_goal(self) -> None:
+        if self.goal is None:
+            raise RuntimeError("no goal yet: call agent.reset(goal=...) with a goal image first")
+
+    def _needs_plan(self, slot: "_Slot") -> bool:
+        return slot.plan is None or slot.executed >= self.replan_every
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """Encode single frames (..., H, W, 3) to latents (n, P, D)."""
+        pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
+        return self.world_model.encode(pixels.unsqueeze(1).to(self.device)).squeeze(1)
+
+    def _observe(self, env_ids: list[int], pixels: Tensor) -> None:
+        for i, latents in zip(env_ids, self._encode(pixels[env_ids]), strict=True):
+            self.slots[i].observe(latents, self.context_len)
+
+    def _plan(self, env_ids: list[int]) -> None:
+        """Plan for some environments, together where they have seen equally much."""
+        for length in sorted({len(self.slots[i].latents) for i in env_ids}):
+            self._plan_together([i for i in env_ids if len(self.slots[i].latents) == length])
+
+    def _plan_together(self, env_ids: list[int]) -> None:
+        slots = [self.slots[i] for i in env_ids]
+        context = torch.stack([torch.stack(slot.latents) for slot in slots])  # (n, C, P, D)
+        spec = self.world_model.action_spec
+        past = np.array([slot.actions for slot in slots], dtype=np.float32)
+        past_actions = torch.from_numpy(past).to(self.device)
+        past_actions = past_actions.view(len(slots), context.shape[1] - 1, len(spec.low))
+        goal = self.goal[env_ids]
+        plan = self.planner.plan(
+            lambda actions: self.world_model.costs(
+                context, past_actions, actions, goal=goal, cost=self.cost
+            ),
+            low=torch.tensor(spec.low, device=self.device),
+            high=torch.tensor(spec.high, device=self.device),
+            batch_size=len(slots),
+            warm_start=self._warm_start(slots),
+            seeds=torch.tensor([slot.next_seed() for slot in slots]),
+        )
+        for slot, actions, cost in zip(slots, plan.actions, plan.cost.tolist(), strict=True):
+            slot.take(actions, cost)
+
+    def _warm_start(self, slots: list["_Slot"]) -> Tensor:
+        """Last plans moved on by what was executed; new environments start from rest."""
+        spec = self.world_model.action_spec
+        rest = (torch.tensor(spec.low) + torch.tensor(spec.high)) / 2
+        fresh = rest.expand(self.planner.horizon, -1)
+        starts = [fresh if s.plan is None else shift(s.plan, s.executed) for s in slots]
+        return torch.stack([start.to(self.device) for start in starts])
+
+    def predict(
+        self,
+        observation: Mapping[str, Pixels],
+        state: None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, None]:
+        """Act, with the signature of Stable-Baselines3's `predict`.
+
+        Environments whose episode has just started are forgotten; their goal is kept.
+        """
+        del state, deterministic  # the agent keeps its own state; its noise is seeded
+        if episode_start is not None:
+            for i in np.flatnonzero(episode_start):
+                self.slots[i].forget()
+        return self.act(observation), None
+
+    def select_action(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Act, with the signature of LeRobot's policies.
+
+        Args:
+            batch: one `observation.images.<camera>` of float (n, C, H, W) in [0, 1].
+
+        Returns:
+            Actions (n, A) on the images' device.
+        """
+        names = [name for name in batch if name.startswith("observation.image")]
+        if len(names) != 1:
+            raise ValueError(f"wanted one camera 'observation.images.<name>', got {names}")
+        images = batch[names[0]]
+        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
+        actions = torch.from_numpy(np.atleast_2d(self.act({"pixels": pixels.cpu()})))
+        return actions.to(images.device)
+
+    def get_action(self, info: Mapping[str, Any]) -> np.ndarray:
+        """Act, with the signature of stable-worldmodel's policies.
+
+        Args:
+            info: `pixels` and `goal`, uint8 (n, H, W, 3) or (n, 1, H, W, 3); a goal that changed
+                starts the agent anew.
+        """
+        goal, pixels = (_single_frame(_pixels(info[key], key)) for key in ("goal", "pixels"))
+        if self._given_goal is None or not torch.equal(goal, self._given_goal):
+            self.reset(goal=goal)
+            self._given_goal = goal
+        return self.act({"pixels": pixels})
+
+
+class _Slot:
+    """What the agent remembers of one environment."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+        self.num_plans = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin an episode."""
+        self.latents: list[Tensor] = []  # the last C frames, (P, D) each
+        self.actions: list[np.ndarray] = []  # taken at them
+        self.plan: Tensor | None = None  # (T, A)
+        self.plan_cost = float("nan")
+        self.executed = 0
+        self.wait = 0  # environment steps for which the present action goes on
+
+    def observe(self, latents: Tensor, context_len: int) -> None:
+        """Add a frame, dropping what the predictor no longer sees."""
+        self.latents = [*self.latents, latents][-context_len:]
+        self.actions = self.actions[-(context_len - 1) :] if context_len > 1 else []
+
+    def next_seed(self) -> int:
+        """Seed of the next plan."""
+        self.num_plans += 1
+        return self.seed * 10_007 + self.num_plans
+
+    def take(self, plan: Tensor, cost: float) -> None:
+        """Follow a new plan."""
+        self.plan, self.plan_cost, self.executed = plan, cost, 0
+
+    def next_action(self, frame_skip: int) -> np.ndarray:
+        """The action of this environment step."""
+        if self.wait == 0:
+            self.actions.append(self.plan[self.executed].float().cpu().numpy())
+            self.executed += 1
+            self.wait = frame_skip
+        self.wait -= 1
+        return self.actions[-1]
+
+
+def _pixels(pixels: Pixels, name: str) -> Tensor:
+    tensor = torch.as_tensor(pixels)
+    if tensor.dtype != torch.uint8 or tensor.ndim < 3 or tensor.shape[-1] != 3:
+        raise ValueError(
+            f"{name}: wanted uint8 pixels (H, W, 3) or (n, H, W, 3), "
+            f"got {tensor.dtype} {tuple(tensor.shape)}"
+        )
+    return tensor
+
+
+def _single_frame(pixels: Tensor) -> Tensor:
+    return pixels.squeeze(1) if pixels.ndim == 5 else pixels

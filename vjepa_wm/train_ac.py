@@ -1,0 +1,229 @@
+"""Train a world model on trajectories: python -m vjepa_wm.train_ac env=push trainer.minutes=10.
+
+Collects trajectories if there are none, encodes them once, trains the action-conditioned predictor
+and the temporal metric, saves the world model and evaluates it. The smallest run:
+python -m vjepa_wm.train_ac episodes=20 trainer.steps=10 metric_trainer.steps=10 predictor=tiny
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from vjepa_wm.checkpoint import save_checkpoint
+from vjepa_wm.cli import progress, verb
+from vjepa_wm.data.collection import CollectSettings, available_cores, collect
+from vjepa_wm.data.latents import LatentCache, LatentWindows
+from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.provenance import provenance
+from vjepa_wm.training.dynamics import (
+    ACTION_RATIO_FLOOR,
+    DynamicsLoss,
+    horizon_errors,
+    horizon_figures,
+)
+from vjepa_wm.training.trainer import Logs, Trainer
+from vjepa_wm.world_model import ActionSpec, WorldModel
+
+logger = logging.getLogger(__name__)
+
+
+@verb("train_ac")
+def main(cfg: DictConfig) -> None:
+    """Train an action-conditioned world model; a run that was stopped continues.
+
+    Example: python -m vjepa_wm.train_ac env=push trainer.minutes=10
+    """
+    trajectories = open_or_collect(cfg)
+    encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
+    cache = LatentCache.build_or_open(
+        trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
+    )
+    world_model = WorldModel(
+        encoder,
+        build_predictor(cfg, encoder, trajectories),
+        action_spec=ActionSpec(
+            low=trajectories.meta.action_low,
+            high=trajectories.meta.action_high,
+            frame_skip=trajectories.meta.frame_skip,
+        ),
+        metric=build_metric(cfg, encoder),
+    )
+    figures = {
+        "predictor": train_predictor(cfg, world_model, cache),
+        "metric": train_metric(cfg, world_model.metric, cache),
+    }
+    save_world_model(cfg, world_model, trajectories, figures)
+    report(Path(cfg.out), figures)
+
+
+def open_or_collect(cfg: DictConfig) -> Trajectories:
+    """Open the trajectories, collecting them first if there are none."""
+    if not (Path(cfg.data) / "meta.json").exists():
+        logger.info("no trajectories in %s: collecting %d episodes", cfg.data, cfg.episodes)
+        settings = CollectSettings(
+            env_id=cfg.env.id,
+            image_size=cfg.env.image_size,
+            frame_skip=cfg.env.frame_skip,
+            episodes=cfg.episodes,
+        )
+        collect(settings, cfg.data, workers=available_cores(), progress=progress)
+    return Trajectories.open(cfg.data)
+
+
+def build_predictor(
+    cfg: DictConfig, encoder: FrozenEncoder, trajectories: Trajectories
+) -> ActionPredictor:
+    """Make an untrained predictor that fits the encoder's latents and the data's actions."""
+    torch.manual_seed(cfg.trainer.seed)
+    return ActionPredictor(
+        latent_dim=encoder.latent_shape[1],
+        grid=encoder.grid,
+        action_dim=trajectories.meta.action_dim,
+        **cfg.predictor,
+    ).to(cfg.device)
+
+
+def build_metric(cfg: DictConfig, encoder: FrozenEncoder) -> TemporalMetric:
+    """Make an untrained metric that fits the encoder's latents."""
+    torch.manual_seed(cfg.metric_trainer.seed)
+    patches, dim = encoder.latent_shape
+    return TemporalMetric(latent_dim=dim, num_patches=patches, **cfg.metric).to(cfg.device)
+
+
+def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache) -> Logs:
+    """Train the predictor on windows of latents; returns the figures of the state kept."""
+    trainer: Trainer = instantiate(cfg.trainer)
+    predictor = world_model.predictor
+    train_windows, held_out = split_windows(cache, num_frames=predictor.max_frames + 1)
+    objective = DynamicsLoss(
+        predictor,
+        rollout_steps=cfg.rollout_steps,
+        rollout_weight=cfg.rollout_weight,
+        rollout_from=cfg.rollout_from,
+        change_weight=cfg.change_weight,
+    )
+    latents, actions = draw(
+        held_out, np.random.default_rng(0), cfg.validation_windows, device=cfg.device
+    )
+
+    def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective(*draw(train_windows, rng, trainer.batch_size, device=cfg.device), share)
+
+    def validate() -> Logs:
+        errors = horizon_errors(world_model, latents, actions, context_len=cfg.context_len)
+        return horizon_figures(errors)
+
+    folder = Path(cfg.out) / "predictor"
+    figures = trainer.fit(predictor, loss, folder=folder, validate=validate, select="rollout_error")
+    if figures["action_ratio"] < ACTION_RATIO_FLOOR:
+        logger.warning(
+            "the predictor still ignores actions: with another window's actions its one-step error "
+            "is only %.3f times as large (wanted %.2f): train longer",
+            figures["action_ratio"],
+            ACTION_RATIO_FLOOR,
+        )
+    return figures
+
+
+def train_metric(cfg: DictConfig, metric: TemporalMetric, cache: LatentCache) -> Logs:
+    """Train the temporal metric on the same trajectories; returns the figures of the state kept."""
+    trainer: Trainer = instantiate(cfg.metric_trainer)
+    train_windows, held_out = split_windows(cache, num_frames=cfg.metric_frames)
+    validation, _ = draw(held_out, np.random.default_rng(0), 32, device=cfg.device)
+
+    def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        del share  # the objective does not change over the run
+        latents, _ = draw(train_windows, rng, trainer.batch_size, device=cfg.device)
+        return metric.loss(latents)
+
+    def validate() -> Logs:
+        value, parts = metric.loss(validation)
+        named = {name: float(part) for name, part in parts.items()}
+        return {"held_out_loss": float(value), **{f"held_out_{k}": v for k, v in named.items()}}
+
+    folder = Path(cfg.out) / "metric"
+    return trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
+
+
+def split_windows(cache: LatentCache, *, num_frames: int) -> tuple[LatentWindows, LatentWindows]:
+    """Windows of the training episodes and of the held-out ones."""
+    train, held_out = cache.trajectories.split()
+    return (
+        cache.windows(num_frames, episodes=train),
+        cache.windows(num_frames, episodes=held_out),
+    )
+
+
+def draw(
+    windows: LatentWindows, rng: np.random.Generator, batch_size: int, *, device: str
+) -> tuple[Tensor, Tensor]:
+    """Draw latents (B, T, P, D) float32 and actions (B, T - 1, A)."""
+    batch = windows.sample(rng, batch_size)
+    return batch.latents.to(device).float(), batch.actions.to(device)
+
+
+def save_world_model(
+    cfg: DictConfig, world_model: WorldModel, trajectories: Trajectories, figures: dict[str, Logs]
+) -> None:
+    """Write predictor and metric with everything needed to load and to judge them."""
+    encoder = world_model.encoder
+    parts: dict[str, nn.Module] = {
+        "predictor": world_model.predictor,
+        "metric": world_model.metric,
+    }
+    config = {
+        "kind": "world_model",
+        "name": cfg.env.name,
+        "env_id": cfg.env.id,
+        "predictor": {
+            "latent_dim": encoder.latent_shape[1],
+            "grid": encoder.grid,
+            "action_dim": trajectories.meta.action_dim,
+            **cfg.predictor,
+        },
+        "metric": {
+            "latent_dim": encoder.latent_shape[1],
+            "num_patches": encoder.latent_shape[0],
+            **cfg.metric,
+        },
+        "action_spec": {
+            "low": trajectories.meta.action_low,
+            "high": trajectories.meta.action_high,
+            "frame_skip": trajectories.meta.frame_skip,
+        },
+        "encoder": {
+            "name": cfg.encoder.name,
+            "checkpoint": cfg.encoder.checkpoint,
+            "digest": encoder.digest,
+            "pool": encoder.pool,
+        },
+        "figures": figures,
+        "data": {str(trajectories.folder): trajectories.digest},
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        **provenance(),
+    }
+    save_checkpoint(Path(cfg.out), parts, config)
+
+
+def report(out: Path, figures: dict[str, Logs]) -> None:
+    """Say how well the predictor does, and where everything is."""
+    row = figures["predictor"]
+    horizons = sum(name.endswith("_true") for name in row)
+    print("\nopen-loop error per horizon, held-out episodes (L1 on latents)")
+    print(f"{'horizon':>8} {'true':>8} {'shuffled':>9} {'copy':>8}")
+    for k in range(1, horizons + 1):
+        true, shuffled, copy = (row[f"h{k}_{name}"] for name in ("true", "shuffled", "copy"))
+        print(f"{k:>8} {true:8.3f} {shuffled:9.3f} {copy:8.3f}")
+    print(f"world model: {out}   curves: {out}/predictor/metrics.jsonl, {out}/metric/metrics.jsonl")
+
+
+if __name__ == "__main__":
+    main()
