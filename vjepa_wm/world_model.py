@@ -110,7 +110,7 @@ class WorldModel(nn.Module):
         goal: Tensor,
         cost: LatentCost,
     ) -> Tensor:
-        """Score candidates (B, N, T, A) against goal latents (B, P, D), in chunks; returns (B, N)."""
+        """Score candidates (B, N, T, A) against goals (B, P, D), in chunks; returns (B, N)."""
         batch, candidates, horizon = actions.shape[:3]
         rows = max(1, int(self.memory_mb * 2**20 / (horizon * self._bytes_per_frame())))
         problems = max(1, rows // candidates)

@@ -1,0 +1,81 @@
+"""Attention: the plain products for CPUs are softmax attention, and caches do not change it."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests import tiny
+from vjepa_wm.nn.blocks import MAX_PLAIN_TOKENS, Attention, Block, attend, init_transformer
+from vjepa_wm.nn.kv_cache import KVCache
+from vjepa_wm.nn.rope import grid_positions, rope_3d
+
+
+def heads(length: int, *, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, length, 8, generator=generator).requires_grad_()
+
+
+def random_mask(rows: int, columns: int) -> Tensor:
+    mask = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[:, 0] = True  # a query that may attend to nothing has no answer
+    return mask
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("keys", [7, 5])
+def test_plain_attention_is_the_fused_one(is_masked: bool, keys: int) -> None:
+    """Values and gradients, also with more queries than keys."""
+    query, key, value = heads(7, seed=0), heads(keys, seed=1), heads(keys, seed=2)
+    mask = random_mask(7, keys) if is_masked else None
+    weights = torch.randn(2, 3, 7, 8)
+    results = []
+    for function in (attend, F.scaled_dot_product_attention):
+        out = function(query, key, value, mask)
+        results.append([out, *torch.autograd.grad((out * weights).sum(), [query, key, value])])
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-5)
+
+
+def test_long_sequences_agree_with_short_ones() -> None:
+    """Both sides of the switch between the two kernels attend alike."""
+    query = heads(4, seed=0)
+    key, value = heads(MAX_PLAIN_TOKENS + 4, seed=1), heads(MAX_PLAIN_TOKENS + 4, seed=2)
+    mask = torch.zeros(4, MAX_PLAIN_TOKENS + 4, dtype=torch.bool)
+    mask[:, :MAX_PLAIN_TOKENS] = True
+    short = attend(query, key[:, :, :MAX_PLAIN_TOKENS], value[:, :, :MAX_PLAIN_TOKENS], None)
+    torch.testing.assert_close(attend(query, key, value, mask), short, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_with_a_cache_is_attention_over_all() -> None:
+    """The last tokens get the same answer when the first come out of a cache."""
+    attention = tiny.randomise(Attention(24, 2))
+    x = torch.randn(2, 6, 24)
+    rope = rope_3d(
+        grid_positions(torch.arange(6), rows=1, columns=2), head_dim=12, style="interleaved"
+    )
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()
+    whole = attention(x, rope, mask=causal)
+    cos, sin = rope
+    first = (cos[:, :, :5], sin[:, :, :5])
+    _, key, value = attention.project(x[:, :5], first)
+    cache = KVCache(key, value, max_tokens=6)
+    last = attention(x[:, 5:], (cos[:, :, 5:], sin[:, :, 5:]), cache=cache)
+    torch.testing.assert_close(last, whole[:, 5:], atol=1e-5, rtol=1e-5)
+
+
+def test_initial_residual_outputs_shrink_with_depth() -> None:
+    """Block l writes with 1 / sqrt(2 l) of the usual size, attention and MLP alike."""
+    blocks = torch.nn.ModuleList(Block(96, 2, mlp_ratio=4.0) for _ in range(4))
+    torch.manual_seed(0)
+    init_transformer(blocks, blocks)
+    for depth, block in enumerate(blocks, start=1):
+        for layer in (block.attn.proj, block.mlp.fc2):
+            assert float(layer.weight.detach().std()) == pytest.approx(0.02 / (2 * depth) ** 0.5, rel=0.05)
+        assert float(block.attn.qkv.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+        assert float(block.attn.qkv.bias.detach().abs().max()) == 0
+
+
+def test_width_must_divide_into_heads() -> None:
+    with pytest.raises(ValueError, match="width 25 .* num_heads 2"):
+        Attention(25, 2)

@@ -1,0 +1,113 @@
+"""Rollouts and costs: the fast way gives what the plain way gives."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from vjepa_wm.costs import GoalCost
+from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.world_model import ActionSpec, WorldModel
+
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+HORIZON = 3
+
+
+def world(*, memory_mb: float = 64.0) -> WorldModel:
+    spec = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), frame_skip=1)
+    return WorldModel(tiny.encoder(), tiny.predictor(), action_spec=spec, memory_mb=memory_mb)
+
+
+def problem(context_len: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return context (3, C, 6, 12), past actions (3, C - 1, 2), candidates (3, 4, 3, 2)."""
+    generator = torch.Generator().manual_seed(3)
+    return (
+        torch.randn(3, context_len, 6, 12, generator=generator),
+        torch.randn(3, context_len - 1, 2, generator=generator),
+        torch.randn(3, 4, HORIZON, 2, generator=generator),
+    )
+
+
+@torch.no_grad()
+def naive_rollout(
+    predictor: ActionPredictor, context: Tensor, past: Tensor, plan: Tensor
+) -> Tensor:
+    """Imagine one candidate (T, A) by running the whole sequence through `forward` each step."""
+    frames, actions = context.unsqueeze(0), past.unsqueeze(0)
+    for action in plan:
+        actions = torch.cat([actions, action.view(1, 1, -1)], dim=1)
+        frames = torch.cat([frames, predictor(frames, actions)[:, -1:]], dim=1)
+    return frames[0, len(context) :]
+
+
+@pytest.mark.parametrize("context_len", [1, 2, 3])
+def test_rollout_is_the_naive_computation(context_len: int) -> None:
+    """With no past, and with some that is computed once and shared by the candidates."""
+    model = world()
+    context, past, actions = problem(context_len)
+    imagined = model.rollout(context, past, actions)
+    assert imagined.shape == (3, 4, HORIZON, 6, 12)
+    for b in range(3):
+        for n in range(4):
+            wanted = naive_rollout(model.predictor, context[b], past[b], actions[b, n])
+            torch.testing.assert_close(imagined[b, n], wanted, **CLOSE)
+
+
+def test_the_past_is_computed_once_per_problem(monkeypatch) -> None:
+    model = world()
+    rows = []
+    embed = model.predictor._embed
+    monkeypatch.setattr(
+        model.predictor,
+        "_embed",
+        lambda latents, actions: (rows.append(latents.shape[:2]), embed(latents, actions))[1],
+    )
+    model.rollout(*problem(3))
+    assert rows == [(3, 2)] + [(12, 1)] * HORIZON
+
+
+def test_problems_do_not_influence_each_other() -> None:
+    model = world()
+    context, past, actions = problem(2)
+    together = model.rollout(context, past, actions)
+    for b in range(3):
+        one = slice(b, b + 1)
+        alone = model.rollout(context[one], past[one], actions[one])
+        torch.testing.assert_close(together[one], alone, **CLOSE)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 11, 12, 1000])
+def test_costs_do_not_depend_on_the_memory(rows: int) -> None:
+    """Chunks of some candidates of one problem, or of some problems, never exceed the memory."""
+    model = world()
+    goal = torch.randn(3, 6, 12, generator=torch.Generator().manual_seed(4))
+    sizes = []
+    distance = GoalCost(distance="l1", over_steps="sum")
+
+    def cost(latents: Tensor, goal: Tensor) -> Tensor:
+        sizes.append(latents.shape[0] * latents.shape[1])
+        return distance(latents, goal)
+
+    context, past, actions = problem(2)
+    wanted = distance(model.rollout(context, past, actions), goal)
+    model.memory_mb = (rows + 0.5) * HORIZON * model._bytes_per_frame() / 2**20
+    costs = model.costs(context, past, actions, goal=goal, cost=cost)
+    torch.testing.assert_close(costs, wanted, **CLOSE)
+    assert sum(sizes) == 12
+    assert max(sizes) == min(rows, 12) if rows < 4 else max(sizes) == 4 * min(rows // 4, 3)
+
+
+def test_a_plan_past_the_trained_length_is_refused() -> None:
+    """C - 1 + T = 6 frames of input, 5 were trained on; 5 are fine."""
+    model = world()
+    model.rollout(*problem(3))
+    with pytest.raises(ValueError, match="6 frames .* trained on 5"):
+        model.rollout(*problem(4))
+
+
+def test_encode_and_next_are_the_parts() -> None:
+    model = world()
+    pixels = tiny.pixels(1, 2, 16, 16)
+    assert torch.equal(model.encode(pixels), model.encoder.encode(pixels))
+    context, _, actions = problem(3)
+    assert torch.equal(model.next(context, actions[:, 0]), model.predictor(context, actions[:, 0]))

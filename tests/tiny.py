@@ -1,0 +1,94 @@
+"""Networks and trajectories so small that a test with them takes milliseconds."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from vjepa_wm.data.shards import Episode
+from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
+from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.predictor import ActionPredictor
+
+VIT = {
+    "patch_size": 4,
+    "tubelet_size": 2,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "rope_style": "interleaved",
+}
+IMAGE_SIZE = 16
+
+
+def randomise(module: nn.Module, *, std: float = 0.2) -> nn.Module:
+    """Give every parameter a random value: what starts at zero would hide what it does."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=std, generator=generator)
+    return module
+
+
+def vit() -> VideoViT:
+    """Return a random ViT for images of `IMAGE_SIZE`: 4 x 4 tokens of width 24 per tubelet."""
+    return randomise(VideoViT(**VIT))
+
+
+def encoder(*, pool: int = 1) -> FrozenEncoder:
+    """Return a frozen encoder around `vit`."""
+    return FrozenEncoder(vit(), name="tiny", digest="0", image_size=IMAGE_SIZE, pool=pool)
+
+
+def predictor(*, max_frames: int = 5) -> ActionPredictor:
+    """Return a random predictor of latents (B, T, 6, 12) under actions (B, T, 2)."""
+    torch.manual_seed(0)
+    return randomise(
+        ActionPredictor(
+            latent_dim=12,
+            grid=(2, 3),
+            action_dim=2,
+            width=24,
+            depth=2,
+            num_heads=2,
+            max_frames=max_frames,
+        )
+    ).eval()
+
+
+def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return random uint8 pixels of the given shape, channels not included."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
+
+
+def moving_squares(folder: Path, *, episodes: int, length: int, size: int) -> Trajectories:
+    """Write trajectories of a square that its action moves over a noisy floor, and open them."""
+    meta = TrajectoryMeta(
+        env_id="squares",
+        image_size=(size, size),
+        fps=10.0,
+        action_low=(-1.0, -1.0),
+        action_high=(1.0, 1.0),
+    )
+    rng = np.random.default_rng(0)
+    with TrajectoryWriter(folder, meta) as writer:
+        for _ in range(episodes):
+            writer.add(_episode(rng, length, size))
+    return Trajectories.open(folder)
+
+
+def _episode(rng: np.random.Generator, length: int, size: int) -> Episode:
+    side = size // 4
+    frames = np.broadcast_to(rng.integers(0, 60, (size, size, 3)), (length, size, size, 3)).copy()
+    actions = np.repeat(rng.uniform(-1, 1, (1, 2)), length - 1, axis=0)
+    place = rng.uniform(0, size - side, 2)
+    for t in range(length):
+        row, column = place.round().astype(int)
+        frames[t, row : row + side, column : column + side] = 220
+        if t < length - 1:
+            place = np.clip(place + 2 * actions[t], 0, size - side)
+    return Episode(frames.astype(np.uint8), actions.astype(np.float32))
