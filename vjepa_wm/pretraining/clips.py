@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.errors import DataError
 
 
 class ClipSampler:
@@ -44,8 +45,17 @@ class ClipSampler:
 
 
 def validation_frames(trajectories: Trajectories, *, num_episodes: int) -> Tensor:
-    """Frames of the first held-out episodes, uint8 (E, T, H, W, C), cut to the shortest."""
+    """Frames of the first held-out episodes, uint8 (E, T, H, W, C), cut to the shortest.
+
+    Raises:
+        DataError: no episode is held out.
+    """
     _, held_out = trajectories.split()
+    if not len(held_out):
+        raise DataError(
+            f"{trajectories.folder} holds out no episode of its {trajectories.num_episodes} for "
+            "validation: record at least two"
+        )
     episodes = [trajectories.episode(int(i)).pixels for i in held_out[:num_episodes]]
     length = min(len(pixels) for pixels in episodes)
     return torch.from_numpy(np.stack([pixels[:length] for pixels in episodes]))

@@ -125,7 +125,8 @@ def variance_covariance(tokens: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]
     mean = x.new_zeros(len(count), x.shape[1]).index_add_(0, index, x) / count.unsqueeze(1)
     x = x - mean[index]
     freedom = max(len(x) - len(count), 1)
-    covariance = x.T @ x / freedom  # (D, D)
+    with torch.autocast(x.device.type, enabled=False):
+        covariance = x.T @ x / freedom  # (D, D)
     std = (covariance.diagonal() + 1e-4).sqrt()
     off_diagonal = covariance - torch.diag(covariance.diagonal())
     return F.relu(1 - std).mean(), off_diagonal.square().sum() / x.shape[1]

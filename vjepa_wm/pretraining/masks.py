@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_DRAWS = 1000  # of one sample's mask, before the blocks are called too large for the grid
+
 
 @dataclass(frozen=True)
 class MultiBlockMask:
@@ -48,6 +50,9 @@ class MultiBlockMask:
 
         Returns:
             Context ids (B, Lc) and target ids (B, Lt), both sorted, disjoint within a sample.
+
+        Raises:
+            ValueError: blocks of this size leave no context on this grid.
         """
         size = self._block_size(rng, grid)
         masks = [self._sample_one(rng, grid, size) for _ in range(batch_size)]
@@ -70,13 +75,18 @@ class MultiBlockMask:
     def _sample_one(
         self, rng: np.random.Generator, grid: tuple[int, int, int], size: tuple[int, int, int]
     ) -> np.ndarray:
-        while True:
+        for _ in range(MAX_DRAWS):
             mask = np.zeros(grid, dtype=bool)
             for _ in range(self.num_blocks):
                 start = [rng.integers(0, g - s + 1) for g, s in zip(grid, size, strict=True)]
                 mask[tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))] = True
             if not mask.all():  # an empty context teaches nothing: draw again
                 return mask.reshape(-1)
+        raise ValueError(
+            f"{self.num_blocks} blocks of {size} tokens cover the whole grid of {grid} (frames, "
+            "rows, columns) and leave no context: lower num_blocks or a scale, or use longer clips "
+            "or larger images"
+        )
 
 
 def _stack(rng: np.random.Generator, ids: list[np.ndarray]) -> Tensor:

@@ -19,9 +19,10 @@ def frame_std(latents: Tensor) -> float:
 def effective_rank(latents: Tensor) -> float:
     """Exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007).
 
-    Taken over the tokens of all frames with each place's mean removed; latents (F, P, D), at most D.
+    Taken over the tokens of all frames with each place's mean removed, from latents (F, P, D); lies
+    between 1 and D.
     """
-    x = (latents - latents.mean(dim=0)).flatten(0, 1)
+    x = (latents - latents.mean(dim=0)).flatten(0, 1).double()  # exact also under autocast
     values = torch.linalg.svdvals(x.T @ x).sqrt()
     shares = values / values.sum().clamp_min(1e-12)
     return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))
