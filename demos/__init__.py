@@ -1,0 +1,1 @@
+"""Short programs that end in a picture or a video."""

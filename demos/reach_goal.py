@@ -1,0 +1,135 @@
+"""Reach goal images live, with a shipped or a trained world model.
+
+python -m demos.reach_goal env=push
+python -m demos.reach_goal env=push model=runs/train_ac/push episodes=3 seed=7
+
+Writes an animation (now | goal | cost of the best imagined plan) and a strip of frames.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from PIL import Image
+
+from demos.pictures import curve, panel, save_animation, save_image, side_by_side
+from vjepa_wm.agent import MPCAgent
+from vjepa_wm.cli import progress, verb
+from vjepa_wm.loading import load_world_model
+
+STRIP_FRAMES = 6
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An episode, as pictures.
+
+    Attributes:
+        frames: what the animation shows.
+        views: the scene at each step, (H, W, 3) uint8.
+        goal: the goal image.
+        reached: whether the goal was reached and held.
+        distances: to the goal, per step, in the environment's first criterion.
+        seconds: planning time per step.
+    """
+
+    frames: list[Image.Image]
+    views: list[np.ndarray]
+    goal: np.ndarray
+    reached: bool
+    distances: list[float]
+    seconds: float
+
+
+@verb("reach_goal")
+def main(cfg: DictConfig) -> None:
+    """Reach goal images live; writes an animation and a strip, and says where."""
+    world_model = load_world_model(cfg.model, device=cfg.device)
+    agent = MPCAgent(
+        world_model,
+        instantiate(cfg.planner),
+        instantiate(cfg.cost, metric=world_model.metric),
+        context_len=cfg.context_len,
+        replan_every=cfg.replan_every,
+        seed=cfg.seed,
+    )
+    env = gymnasium.make(cfg.env.id, render_mode="rgb_array", max_episode_steps=cfg.max_steps)
+    reached = 0
+    for episode in range(cfg.episodes):
+        seed = cfg.seed + episode
+        shown = play(env, agent, seed=seed, level=cfg.level, max_steps=cfg.max_steps)
+        reached += shown.reached
+        path = Path(cfg.out) / f"{cfg.env.name}_{seed}"
+        write(shown, path, frames_per_second=env.metadata["render_fps"])
+        outcome = "reached" if shown.reached else "not reached"
+        print(
+            f"{cfg.env.name}, seed {seed}: {outcome} in {len(shown.distances) - 1} steps; "
+            f"distance {shown.distances[0]:.3f} -> {shown.distances[-1]:.3f} "
+            f"{unit_of(env)}; {shown.seconds:.2f} s per action; {path}.webp, {path}.png"
+        )
+    print(f"{cfg.env.name}: {reached} of {cfg.episodes} goals reached")
+    env.close()
+
+
+def play(
+    env: gymnasium.Env, agent: MPCAgent, *, seed: int, level: str, max_steps: int
+) -> Shown:
+    """Run one episode and draw it."""
+    obs, info = env.reset(seed=seed, options={"level": level})
+    goal = info["goal"]["pixels"]
+    agent.reset(goal=goal)
+    views, costs, frames = [env.render()], [], []
+    distances = [first_distance(info)]
+    seconds = 0.0
+    for _ in progress(range(max_steps), desc=f"{env.spec.name} seed {seed}", unit="steps"):
+        start = time.perf_counter()
+        action = agent.act(obs)
+        seconds += time.perf_counter() - start
+        costs.append(agent.slots[0].plan_cost)
+        frames.append(draw(views[-1], goal, costs, max_steps))
+        obs, _, terminated, truncated, info = env.step(action)
+        views.append(env.render())
+        distances.append(first_distance(info))
+        if terminated or truncated:
+            break
+    frames.append(draw(views[-1], goal, costs, max_steps))
+    return Shown(frames, views, goal, terminated, distances, seconds / len(costs))
+
+
+def draw(view: np.ndarray, goal: np.ndarray, costs: list[float], max_steps: int) -> Image.Image:
+    """One frame of the animation."""
+    return side_by_side(
+        [
+            panel(view, "now"),
+            panel(goal, "goal (what the agent sees)"),
+            curve(costs, max_steps, f"cost of the best plan: {costs[-1]:.2f}"),
+        ]
+    )
+
+
+def write(shown: Shown, path: Path, *, frames_per_second: float) -> None:
+    """Write the animation and the strip."""
+    save_animation(
+        path.with_suffix(".webp"), shown.frames, frames_per_second=frames_per_second
+    )
+    steps = np.linspace(0, len(shown.views) - 1, STRIP_FRAMES).round().astype(int)
+    strip = [panel(shown.views[t], f"step {t}") for t in steps]
+    save_image(path.with_suffix(".png"), side_by_side([*strip, panel(shown.goal, "goal")]))
+
+
+def first_distance(info: dict) -> float:
+    """Distance to the goal by the environment's first criterion, for people to read."""
+    return next(iter(info["distance"].values()))
+
+
+def unit_of(env: gymnasium.Env) -> str:
+    """Unit of that criterion: the last word of its name."""
+    return next(iter(env.unwrapped.criteria)).rsplit("_", 1)[-1]
+
+
+if __name__ == "__main__":
+    main()

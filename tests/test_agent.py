@@ -1,0 +1,189 @@
+"""The agent in a world it can see through: a bright dot on a dark image, moved by the action."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from planners import CEM
+from vjepa_wm.agent import MPCAgent
+from vjepa_wm.world_model import ActionSpec
+
+SIDE = 32
+STEP = 2.0  # pixels per unit of action
+
+
+class DotWorld(nn.Module):
+    """A world model whose latents are the dot's position and whose dynamics are exact."""
+
+    def __init__(self, frame_skip: int = 1) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(()))
+        self.predictor = SimpleNamespace(max_frames=6)
+        self.action_spec = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), frame_skip=frame_skip)
+        self.planned_for: list[int] = []
+        self.contexts: list[tuple[int, int]] = []
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        bright = pixels[..., 0].flatten(-2).argmax(-1)
+        position = torch.stack([bright // SIDE, bright % SIDE], dim=-1).float()
+        return position.unsqueeze(-2)  # (B, T, 1, 2)
+
+    def costs(
+        self, context: Tensor, past_actions: Tensor, actions: Tensor, *, goal: Tensor, cost: object
+    ) -> Tensor:
+        del cost
+        self.planned_for.append(len(context))
+        self.contexts.append((context.shape[1], past_actions.shape[1]))
+        step = STEP * self.action_spec.frame_skip
+        path = context[:, -1].unsqueeze(1) + step * actions.cumsum(2)  # (B, N, T, 2)
+        return (path - goal.unsqueeze(1)).norm(dim=-1).mean(-1)
+
+
+class DotEnv:
+    """The same world, for real."""
+
+    def __init__(self, start: tuple[float, float]) -> None:
+        self.position = np.array(start)
+
+    def step(self, action: np.ndarray) -> None:
+        self.position = np.clip(self.position + STEP * action, 0, SIDE - 1)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return dot(*self.position)
+
+
+def dot(row: float, column: float) -> np.ndarray:
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[round(row), round(column)] = 255
+    return image
+
+
+def make_agent(world: DotWorld | None = None, **options: int) -> MPCAgent:
+    planner = CEM(horizon=4, num_samples=48, num_elites=6, iterations=3)
+    settings = {"context_len": 2, "replan_every": 2, "seed": 0, **options}
+    return MPCAgent(world or DotWorld(), planner, cost=None, **settings)
+
+
+STARTS = [(4, 5), (28, 3), (16, 30), (9, 9)]
+GOALS = [(20, 22), (6, 25), (16, 4), (10, 27)]
+
+
+def run(agent: MPCAgent, starts: list, goals: list, steps: int = 14) -> np.ndarray:
+    envs = [DotEnv(start) for start in starts]
+    agent.reset(goal=np.stack([dot(*goal) for goal in goals]))
+    taken = []
+    for _ in range(steps):
+        actions = agent.act({"pixels": np.stack([env.pixels for env in envs])})
+        assert np.all(np.abs(actions) <= 1)
+        for env, action in zip(envs, actions, strict=True):
+            env.step(action)
+        taken.append(actions)
+    for env, goal in zip(envs, goals, strict=True):
+        assert np.linalg.norm(env.position - goal) <= 1.5
+    return np.stack(taken, axis=1)  # (n, steps, A)
+
+
+def test_reaches_goals_in_one_and_many_environments() -> None:
+    run(make_agent(), STARTS, GOALS)
+    env, agent = DotEnv((4, 5)), make_agent()
+    agent.reset(goal={"pixels": dot(20, 22)})
+    for _ in range(14):
+        action = agent.act({"pixels": env.pixels})
+        assert action.shape == (2,) and action.dtype == np.float32
+        env.step(action)
+    assert np.linalg.norm(env.position - (20, 22)) <= 1.5
+
+
+def test_actions_do_not_depend_on_the_batch() -> None:
+    together = run(make_agent(), STARTS, GOALS)
+    first_two = run(make_agent(), STARTS[:2], GOALS[:2])
+    np.testing.assert_allclose(together[:2], first_two, atol=1e-5)
+
+
+def test_same_seed_same_actions_other_seed_others() -> None:
+    first, second = (run(make_agent(), STARTS, GOALS) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, run(make_agent(seed=1), STARTS, GOALS))
+
+
+def test_plans_every_second_step_with_a_growing_context() -> None:
+    world = DotWorld()
+    agent = make_agent(world)
+    agent.reset(goal=dot(20, 22))
+    calls = []
+    for _ in range(5):
+        before = len(world.planned_for)
+        agent.act({"pixels": dot(4, 5)})
+        calls.append(len(world.planned_for) > before)
+    assert calls == [True, False, True, False, True]
+    assert world.contexts[0] == (1, 0)
+    assert world.contexts[-1] == (2, 1)
+
+
+def test_inactive_environments_cost_nothing() -> None:
+    world = DotWorld()
+    agent = make_agent(world)
+    agent.reset(goal=np.stack([dot(*goal) for goal in GOALS]))
+    pixels = np.stack([dot(*start) for start in STARTS])
+    is_active = np.array([True, False, True, False])
+    actions = agent.act({"pixels": pixels}, is_active=is_active)
+    assert set(world.planned_for) == {2}
+    assert not actions[~is_active].any()
+    assert actions[is_active].any()
+
+
+def test_frame_skip_repeats_the_action() -> None:
+    agent = make_agent(DotWorld(frame_skip=3), replan_every=1)
+    agent.reset(goal=dot(20, 22))
+    actions = [agent.act({"pixels": dot(4, 5)}) for _ in range(6)]
+    np.testing.assert_array_equal(actions[0], actions[2])
+    np.testing.assert_array_equal(actions[3], actions[5])
+    assert not np.array_equal(actions[2], actions[3])
+
+
+def test_new_goals_for_some_environments() -> None:
+    agent = make_agent()
+    run(agent, STARTS, GOALS, steps=14)
+    agent.set_goal(dot(2, 2)[None], np.array([1]))
+    env = DotEnv((20, 20))
+    pixels = np.stack([dot(*goal) for goal in GOALS])
+    for _ in range(14):
+        pixels[1] = env.pixels
+        env.step(agent.act({"pixels": pixels})[1])
+    assert np.linalg.norm(env.position - (2, 2)) <= 1.5
+
+
+def test_signatures_of_other_libraries_give_the_same_action() -> None:
+    pixels, goal = np.stack([dot(4, 5)]), np.stack([dot(20, 22)])
+    agents = [make_agent() for _ in range(4)]
+    for agent in agents[:3]:
+        agent.reset(goal=goal)
+    wanted = agents[0].act({"pixels": pixels})
+    predicted, state = agents[1].predict({"pixels": pixels}, episode_start=np.array([True]))
+    images = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
+    selected = agents[2].select_action({"observation.images.top": images})
+    got = agents[3].get_action({"pixels": pixels[:, None], "goal": goal[:, None]})
+    assert state is None
+    for action in (predicted, selected.numpy(), got):
+        np.testing.assert_array_equal(action, wanted)
+
+
+def test_bad_input_says_what_was_wanted() -> None:
+    with pytest.raises(ValueError, match="trained on 6"):
+        make_agent(context_len=4)
+    with pytest.raises(ValueError, match="between 1 and horizon 4, got 5"):
+        make_agent(replan_every=5)
+    agent = make_agent()
+    with pytest.raises(RuntimeError, match="reset"):
+        agent.act({"pixels": dot(1, 1)})
+    with pytest.raises(ValueError, match="uint8"):
+        agent.reset(goal=np.zeros((SIDE, SIDE, 3), np.float32))
+    with pytest.raises(ValueError, match=r"\(3, 32, 32\)"):
+        agent.reset(goal=np.zeros((3, SIDE, SIDE), np.uint8))
+    agent.reset(goal=np.stack([dot(1, 1), dot(2, 2)]))
+    with pytest.raises(ValueError, match="2 environments, got pixels of 1"):
+        agent.act({"pixels": dot(1, 1)})

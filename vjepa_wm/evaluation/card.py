@@ -1,0 +1,70 @@
+"""Model cards: what a checkpoint was made of, for how long, and how well it does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Config = Mapping[str, Any]
+
+
+def encoder_card(config: Config) -> str:
+    """Card of a pretrained encoder, in Markdown, from its `config.json`."""
+    run, figures = config["config"], config["figures"]
+    return f"""# {config["name"]}: a compact V-JEPA encoder
+
+Pretrained by this project on its own simulations, with no labels, no actions and no pixels to
+predict; frozen everywhere else. Made by `make weights`.
+
+- Network: video ViT, {config["vit"]["embed_dim"]} wide, {config["vit"]["depth"]} deep,
+  patch {config["vit"]["patch_size"]}, tubelet {config["vit"]["tubelet_size"]},
+  {config["image_size"]} x {config["image_size"]} pixels; the EMA target encoder is shipped.
+- Data: {", ".join(sorted(config["data"]))}.
+- Training: batch {run["trainer"]["batch_size"]}, clips of {run["num_frames"]} frames, variance
+  weight {run["variance_weight"]}, covariance weight {run["covariance_weight"]}; kept at step
+  {figures["step"]}.
+- Held-out collapse monitors: standard deviation over frames {figures["frame_std"]:.2f}, effective
+  rank {figures["effective_rank"]:.0f} of {config["vit"]["embed_dim"]}, rank correlation of raw
+  latent distance with time apart {figures["time_rank_correlation"]:.2f}.
+- Limits: it has seen these clean simulated scenes only. On real video expect nothing of it; use
+  published V-JEPA weights there.
+"""
+
+
+def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Card of a world model, in Markdown, from its `config.json` and evaluation summaries."""
+    run, figures = config["config"], config["figures"]
+    parts = [
+        f"# {config['name']}: world model for {config['env_id']}",
+        "An action-conditioned predictor and a temporal metric on the frozen "
+        f"`{config['encoder']['name']}` encoder. Made by `make weights`.",
+        f"- Data: {', '.join(sorted(config['data']))}.\n"
+        f"- Training: {figures['predictor']['minutes']:.0f} minutes for the predictor "
+        f"({figures['predictor']['step']} steps of {run['trainer']['batch_size']} windows), "
+        f"{figures['metric']['minutes']:.0f} for the metric.",
+        "## Open-loop error on held-out episodes (L1 on latents)\n\n"
+        + _error_table(figures["predictor"]),
+        "## Goal reaching on the frozen tasks\n\n" + _success_table(summaries),
+        "Limits: this environment, this camera, these colours. Goals are images; success is judged "
+        "by the simulator alone.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _error_table(figures: Mapping[str, float]) -> str:
+    rows = ["| model steps | true actions | shuffled actions | copy last frame |", "|---|---|---|---|"]
+    horizons = sum(name.endswith("_true") for name in figures)
+    for k in range(1, horizons + 1):
+        values = (figures[f"h{k}_{name}"] for name in ("true", "shuffled", "copy"))
+        rows.append(f"| {k} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    return "\n".join(rows)
+
+
+def _success_table(summaries: Sequence[Mapping[str, Any]]) -> str:
+    rows = ["| level | agent | success, % | 95 % interval | episodes |", "|---|---|---|---|---|"]
+    for summary in summaries:
+        for row in summary["rows"]:
+            low, high = (round(100 * value) for value in row["interval"])
+            rows.append(
+                f"| {summary['level']} | {row['agent']} | {100 * row['success']:.0f} "
+                f"| {low}-{high} | {row['episodes']} |"
+            )
+    return "\n".join(rows)

@@ -1,0 +1,103 @@
+"""Make the shipped weights again, from nothing: python -m vjepa_wm.make_weights (make weights).
+
+Each stage is one of the other verbs, run as a user would run it; stages that are done are skipped.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
+from vjepa_wm.cli import verb
+from vjepa_wm.encoders.registry import shipped_folder
+from vjepa_wm.errors import VjepaWmError
+from vjepa_wm.evaluation.card import encoder_card, world_model_card
+from vjepa_wm.files import atomic_path, read_json, write_json
+
+
+@verb("make_weights")
+def main(cfg: DictConfig) -> None:
+    """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
+    out = Path(cfg.out)
+    for env in cfg.minutes:
+        run("collect", f"env={env}", f"episodes={cfg.episodes}")
+    encoder = out / "compact"
+    run("pretrain", f"out={encoder}", f"trainer.steps={cfg.pretrain_steps}")
+    ship(encoder, target(cfg, "compact"))
+    for env, minutes in cfg.minutes.items():
+        run(
+            "train_ac",
+            f"env={env}",
+            f"encoder.checkpoint={encoder}",
+            f"trainer.minutes={float(minutes)}",
+            f"metric_trainer.minutes={float(cfg.metric_minutes)}",
+            "evaluation_episodes=0",
+            f"out={out / env}",
+        )
+        ship(out / env, target(cfg, env))
+        for level in levels(env):
+            run(
+                "evaluate",
+                f"env={env}",
+                f"model={target(cfg, env)}",
+                f"level={level}",
+                "agent=all",
+                f"episodes={cfg.evaluation_episodes}",
+                f"out={out / 'evaluation' / f'{env}_{level}'}",
+            )
+    write_cards(cfg)
+
+
+def levels(env: str) -> tuple[str, ...]:
+    """Levels of difficulty an environment is measured at."""
+    return ("near", "door", "far") if env == "two_rooms" else ("near", "far")
+
+
+def target(cfg: DictConfig, name: str) -> Path:
+    """Folder a checkpoint is shipped in."""
+    return shipped_folder(name) if cfg.ship_to is None else Path(cfg.ship_to) / name
+
+
+def run(verb_name: str, *options: str) -> None:
+    """Run another verb in a process of its own."""
+    command = [sys.executable, "-m", f"vjepa_wm.{verb_name}", *options]
+    print(f"\n$ python -m vjepa_wm.{verb_name} {' '.join(options)}", flush=True)
+    start = time.perf_counter()
+    if code := subprocess.run(command).returncode:
+        raise VjepaWmError(f"{verb_name} ended with exit code {code}; rerun to continue")
+    print(f"# {verb_name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+
+
+def ship(run_folder: Path, folder: Path) -> None:
+    """Copy a checkpoint to where it is shipped, with the shipped encoder in place of a path."""
+    config = dict(load_checkpoint(run_folder).config)
+    if config["kind"] == "world_model":
+        config["encoder"] = {**config["encoder"], "checkpoint": None}
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / WEIGHTS) as path:
+        shutil.copyfile(run_folder / WEIGHTS, path)
+    write_json(folder / CONFIG, config)
+
+
+def write_cards(cfg: DictConfig) -> None:
+    """Write a model card beside every shipped checkpoint."""
+    folder = target(cfg, "compact")
+    cards = {folder: encoder_card(read_json(folder / CONFIG))}
+    for env in cfg.minutes:
+        folder = target(cfg, env)
+        summaries = [
+            read_json(Path(cfg.out) / "evaluation" / f"{env}_{level}" / "summary.json")
+            for level in levels(env)
+        ]
+        cards[folder] = world_model_card(read_json(folder / CONFIG), summaries)
+    for folder, text in cards.items():
+        with atomic_path(folder / "README.md") as path:
+            path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
