@@ -57,8 +57,16 @@ class DynamicsLoss:
         """Loss on windows of latents (B, T, P, D) and actions (B, T - 1, A).
 
         `share` is the share of the budget that is spent.
+
+        Raises:
+            ValueError: the windows are too short for the rollout term.
         """
         inputs, targets = latents[:, :-1], latents[:, 1:]
+        if self.rollout_steps > inputs.shape[1]:
+            raise ValueError(
+                f"rollout_steps {self.rollout_steps} needs windows of at least "
+                f"{self.rollout_steps + 1} frames, got {latents.shape[1]}"
+            )
         weights = self._token_weights(inputs, targets)
         predicted = self.predictor(inputs, actions)
         forced_loss = _weighted_l1(predicted, targets, weights)

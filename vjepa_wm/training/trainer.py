@@ -6,6 +6,8 @@ It knows nothing of what is trained: the caller hands it a module and a loss fun
 import json
 import logging
 import math
+import pickle
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vjepa_wm.cli import progress
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.files import atomic_path
 from vjepa_wm.precision import resolve_dtype
+from vjepa_wm.progress import progress
 
 logger = logging.getLogger(__name__)
 
 Logs = dict[str, float]
 LossFn = Callable[[np.random.Generator, float], tuple[Tensor, dict[str, Tensor]]]
+# What torch.load and load_state_dict raise on a file that is cut off, damaged or of another model.
+UNREADABLE = (
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
 
 
 class Trainer:
@@ -57,6 +70,8 @@ class Trainer:
     ) -> None:
         if steps is None and minutes is None:
             raise ValueError("the trainer needs a budget: give steps, minutes or both")
+        if validate_every < 1:
+            raise ValueError(f"validate_every must be at least 1 step, got {validate_every}")
         self.steps = steps
         self.minutes = minutes
         self.batch_size = batch_size
@@ -75,7 +90,7 @@ class Trainer:
         *,
         folder: Path,
         validate: Callable[[], Logs],
-        select: str,
+        select: str | None,
         after_step: Callable[[], None] = lambda: None,
     ) -> Logs:
         """Train, or go on training, in a run folder.
@@ -87,11 +102,15 @@ class Trainer:
             folder: holds `state.pt` (exact state to resume from) and `metrics.jsonl`.
             validate: returns named figures.
             select: the figure by which the best state is kept; lower is better unless the name
-                ends in `correlation`.
+                ends in `correlation`. None keeps the last state.
             after_step: called after every optimiser step.
 
         Returns:
             The validation figures of the state that was kept.
+
+        Raises:
+            CheckpointError: the folder's state is damaged or not of this run, or the loss, its
+                gradient or the selected figure is no finite number; the last state stays.
         """
         loop = _Loop(self, module, folder, select)
         loop.resume()
@@ -108,10 +127,12 @@ class Trainer:
                     break
                 with autocast:
                     loss, parts = loss_fn(loop.rng, share)
+                loop.log(loss, parts)
                 loop.optimise(loss, share)
                 after_step()
-                loop.log(loss, parts)
-                bar.set_postfix_str(f"step {loop.step} loss {loop.average['loss']:.4f}", refresh=False)
+                bar.set_postfix_str(
+                    f"step {loop.step} loss {loop.average['loss']:.4f}", refresh=False
+                )
                 bar.update(100 * share - bar.n)
         return loop.restore_best()
 
@@ -119,7 +140,9 @@ class Trainer:
 class _Loop:
     """The state of one run: everything that must survive a kill."""
 
-    def __init__(self, trainer: Trainer, module: nn.Module, folder: Path, select: str) -> None:
+    def __init__(
+        self, trainer: Trainer, module: nn.Module, folder: Path, select: str | None
+    ) -> None:
         self.trainer = trainer
         self.module = module
         self.folder = folder
@@ -160,7 +183,8 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip_grad)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip_grad)
+        self._require_finite("gradient norm", float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -170,13 +194,16 @@ class _Loop:
         values = {"loss": loss, **parts}
         for name, value in values.items():
             number = float(value.detach())
-            self.average[name] = number + 0.98 * (self.average[name] - number) if (
-                name in self.average
-            ) else number
-        if not math.isfinite(self.average["loss"]):
+            self.average[name] = (
+                number + 0.98 * (self.average[name] - number) if (name in self.average) else number
+            )
+        self._require_finite("loss", float(loss.detach()))
+
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
             raise CheckpointError(
-                f"the loss became {self.average['loss']} at step {self.step}: lower "
-                "trainer.learning_rate, or try trainer.precision=fp32"
+                f"the {name} became {value} at step {self.step}: lower trainer.learning_rate, or "
+                "try trainer.precision=fp32"
             )
 
     def validated(self, validate: Callable[[], Logs]) -> None:
@@ -191,14 +218,22 @@ class _Loop:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         logger.info(" ".join(f"{key} {value:.4g}" for key, value in row.items()))
-        sign = -1 if self.select.endswith("correlation") else 1
-        score = sign * figures[self.select]
+        score = self._score(figures)
         if self.best is None or score <= self.best["score"]:
             state = {key: value.clone() for key, value in self.module.state_dict().items()}
-            self.best = {"score": score, "state": state, "figures": {"step": self.step, **figures}}
+            kept = {"step": self.step, "minutes": self.seconds / 60, **figures}
+            self.best = {"score": score, "state": state, "figures": kept}
         self.save()
         self.last_saved = self.step
         self.clock = time.perf_counter()
+
+    def _score(self, figures: Logs) -> float:
+        """What the best state is chosen by, lower is better."""
+        if self.select is None:
+            return -float(self.step)
+        self._require_finite(self.select, figures[self.select])
+        sign = -1 if self.select.endswith("correlation") else 1
+        return sign * figures[self.select]
 
     def save(self) -> None:
         """Write the exact state, atomically."""
@@ -222,29 +257,35 @@ class _Loop:
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             return
         try:
-            state = torch.load(path, weights_only=True)
-            self.module.load_state_dict(state["module"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, EOFError, KeyError) as error:
+            self._restore(torch.load(path, weights_only=True))
+        except UNREADABLE as error:
+            reason = textwrap.shorten(str(error), 150) or type(error).__name__
             raise CheckpointError(
-                f"{path} does not fit this run ({str(error).splitlines()[0]}): it is damaged or "
+                f"{path} does not fit this run ({reason}): it is damaged or "
                 "was made with other settings. Delete the folder or choose another one"
             ) from error
+        self.clock = time.perf_counter()
+        self._drop_rows_after(self.step)
+        logger.info("resumed %s at step %d", path, self.step)
+
+    def _restore(self, state: dict) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
         self.step = self.last_saved = state["step"]
         self.seconds = state["seconds"]
         self.average = state["average"]
         self.best = state["best"]
-        self.clock = time.perf_counter()
-        self._drop_rows_after(self.step)
-        logger.info("resumed %s at step %d", path, self.step)
 
     def _drop_rows_after(self, step: int) -> None:
         path = self.folder / "metrics.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if not path.exists():
+            return
+        lines = path.read_text().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]  # a kill may cut the last one
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
         with atomic_path(path) as temporary:
-            kept = (json.dumps(row) + "\n" for row in rows if row["step"] <= step)
             temporary.write_text("".join(kept))
 
     def restore_best(self) -> Logs:
