@@ -62,6 +62,9 @@ def save_checkpoint(folder: Path, modules: dict[str, nn.Module], config: dict) -
 
     Returns:
         The digest of the weights file.
+
+    Raises:
+        CheckpointError: a weight is not finite, or too large for half precision.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -69,6 +72,12 @@ def save_checkpoint(folder: Path, modules: dict[str, nn.Module], config: dict) -
         for part, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
+    faults = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if faults:
+        raise CheckpointError(
+            f"not saved: {', '.join(faults)} hold values that are not finite in half precision; "
+            "the training diverged"
+        )
     with atomic_path(folder / WEIGHTS) as path:
         save_file(tensors, path)
     weights_digest = digest(folder / WEIGHTS)
@@ -90,6 +99,11 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
                 f"{CONFIG} and {WEIGHTS}, as the training verbs write it"
             )
     config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not {"kind", "weights_digest"} <= config.keys():
+        raise CheckpointError(
+            f"{folder / CONFIG} names no kind and no weights_digest: it is not of a checkpoint "
+            "that this package wrote"
+        )
     found = digest(folder / WEIGHTS)
     if found != config["weights_digest"]:
         raise CheckpointError(

@@ -4,6 +4,7 @@ No labels and no actions are used. The smallest run: python -m vjepa_wm.pretrain
 mask_predictor=tiny trainer.steps=10 data=[data/reacher] out=runs/pretrain/tiny
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vjepa_wm.cli import verb
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder, normalise
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.errors import DataError
 from vjepa_wm.pretraining.clips import ClipSampler, validation_frames
 from vjepa_wm.pretraining.jepa import JEPA
 from vjepa_wm.pretraining.mask_predictor import MaskPredictor
@@ -30,7 +32,7 @@ from vjepa_wm.training.trainer import Trainer
 def main(cfg: DictConfig) -> None:
     """Pretrain a V-JEPA encoder on trajectories; a run that was stopped continues."""
     out = Path(cfg.out)
-    sets = [Trajectories.open(folder) for folder in cfg.data]
+    sets = open_sets(cfg.data, image_size=cfg.image_size)
     trainer: Trainer = instantiate(cfg.trainer)
     torch.manual_seed(trainer.seed)
     vit = VideoViT(**cfg.vit)
@@ -69,7 +71,7 @@ def main(cfg: DictConfig) -> None:
         loss,
         folder=out,
         validate=validate,
-        select="time_rank_correlation",
+        select=cfg.select,
         after_step=jepa.update_target,
     )
     save_checkpoint(
@@ -89,6 +91,22 @@ def main(cfg: DictConfig) -> None:
         },
     )
     print(f"encoder: {out}  {figures}")
+
+
+def open_sets(folders: Sequence[str], *, image_size: int) -> list[Trajectories]:
+    """Open trajectories whose frames have the size the encoder is trained for.
+
+    Raises:
+        DataError: a folder is missing or damaged, or its frames have another size.
+    """
+    sets = [Trajectories.open(folder) for folder in folders]
+    for trajectories in sets:
+        if tuple(trajectories.meta.image_size) != (image_size, image_size):
+            raise DataError(
+                f"{trajectories.folder}: wanted frames of {(image_size, image_size)}, the option "
+                f"image_size, got {trajectories.meta.image_size}"
+            )
+    return sets
 
 
 def to_video(pixels: Tensor) -> Tensor:

@@ -37,9 +37,9 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
         "An action-conditioned predictor and a temporal metric on the frozen "
         f"`{config['encoder']['name']}` encoder. Made by `make weights`.",
         f"- Data: {', '.join(sorted(config['data']))}.\n"
-        f"- Training: {figures['predictor']['minutes']:.0f} minutes for the predictor "
-        f"({figures['predictor']['step']} steps of {run['trainer']['batch_size']} windows), "
-        f"{figures['metric']['minutes']:.0f} for the metric.",
+        f"- Training: {run['trainer']['minutes']:g} minutes for the predictor "
+        f"(kept at step {figures['predictor']['step']}, batches of {run['trainer']['batch_size']} windows), "
+        f"at most {run['metric_trainer']['minutes']:g} for the metric.",
         "## Open-loop error on held-out episodes (L1 on latents)\n\n"
         + _error_table(figures["predictor"]),
         "## Goal reaching on the frozen tasks\n\n" + _success_table(summaries),

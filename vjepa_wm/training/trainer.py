@@ -221,8 +221,7 @@ class _Loop:
         score = self._score(figures)
         if self.best is None or score <= self.best["score"]:
             state = {key: value.clone() for key, value in self.module.state_dict().items()}
-            kept = {"step": self.step, "minutes": self.seconds / 60, **figures}
-            self.best = {"score": score, "state": state, "figures": kept}
+            self.best = {"score": score, "state": state, "figures": {"step": self.step, **figures}}
         self.save()
         self.last_saved = self.step
         self.clock = time.perf_counter()
