@@ -101,7 +101,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not {"kind", "weights_digest"} <= config.keys():
         raise CheckpointError(
-            f"{folder / CONFIG} names no kind and no weights_digest: it is not of a checkpoint "
+            f"{folder / CONFIG} lacks kind or weights_digest: it is not of a checkpoint "
             "that this package wrote"
         )
     found = digest(folder / WEIGHTS)

@@ -72,6 +72,8 @@ class TemporalMetric(nn.Module):
 
 def pairwise_distance(x: Tensor) -> Tensor:
     """Euclidean distances (L, L) between rows (L, K), with a finite gradient at zero."""
-    square = x.square().sum(-1)
-    squared = square.unsqueeze(0) + square.unsqueeze(1) - 2 * x @ x.T
+    with torch.autocast(x.device.type, enabled=False):  # bf16 cannot hold these differences
+        x = x.float()
+        square = x.square().sum(-1)
+        squared = square.unsqueeze(0) + square.unsqueeze(1) - 2 * x @ x.T
     return squared.clamp_min(1e-6).sqrt()

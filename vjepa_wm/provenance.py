@@ -24,10 +24,16 @@ def _versions() -> dict[str, str | None]:
 
 
 def _commit() -> str | None:
-    command = ["git", "rev-parse", "HEAD"]
-    folder = Path(__file__).parent
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        # A wheel installed inside another project's repository is not of that project's commit.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or an installed wheel
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()

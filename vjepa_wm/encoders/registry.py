@@ -8,7 +8,7 @@ import torch
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import CheckpointError, UnknownNameError
 from vjepa_wm.precision import resolve_dtype
 
 SHIPPED = ("compact",)
@@ -38,7 +38,7 @@ def load_encoder(
 
     Raises:
         UnknownNameError: there is no such encoder; the nearest names are given.
-        CheckpointError: the folder is incomplete or damaged.
+        CheckpointError: the folder is incomplete, damaged or of something else.
     """
     if checkpoint is None:
         if name in SHIPPED:
@@ -49,6 +49,8 @@ def load_encoder(
             raise UnknownNameError("encoder", name, SHIPPED)
     loaded = load_checkpoint(checkpoint)
     config = loaded.config
+    if config["kind"] != "encoder":
+        raise CheckpointError(f"{loaded.folder} holds a {config['kind']}, wanted an encoder")
     vit = VideoViT(**config["vit"])
     loaded.load_into(vit, "encoder")
     return FrozenEncoder(

@@ -1,0 +1,134 @@
+"""Frozen encoders: frozen, one frame at a time, at whatever size the pictures come."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from tests import tiny
+from vjepa_wm.encoders.frozen import FrozenEncoder, layer_norm, normalise
+from vjepa_wm.encoders.vit import VideoViT
+
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+
+
+def test_frozen_means_frozen() -> None:
+    """Whatever is called on it or on what holds it."""
+    encoder = tiny.encoder()
+    torch.nn.ModuleDict({"encoder": encoder}).train()
+    assert encoder.train() is encoder
+    assert not any(module.training for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not encoder.encode(tiny.pixels(1, 1, 16, 16)).requires_grad
+
+
+@pytest.mark.parametrize(("pool", "patches"), [(1, 16), (2, 4), (4, 1)])
+def test_latents_have_the_announced_shape_and_norm(pool: int, patches: int) -> None:
+    encoder = tiny.encoder(pool=pool)
+    latents = encoder.encode(tiny.pixels(2, 3, 16, 16))
+    assert latents.shape == (2, 3, patches, 24)
+    assert encoder.latent_shape == (patches, 24)
+    assert encoder.grid == (4 // pool, 4 // pool)
+    assert latents.dtype == torch.float32
+    torch.testing.assert_close(latents, layer_norm(latents), **CLOSE)
+
+
+def test_a_frame_is_encoded_as_two_copies_of_itself() -> None:
+    """As V-JEPA 2-AC does: one tubelet without motion, normed, in the order of its patches."""
+    encoder = tiny.encoder()
+    pixels = tiny.pixels(2, 3, 16, 16)
+    frame = normalise(pixels[1, 2].permute(2, 0, 1))  # (C, H, W)
+    tokens = encoder.vit(torch.stack([frame, frame], dim=1).unsqueeze(0))
+    wanted = F.layer_norm(tokens, (24,))[0]
+    torch.testing.assert_close(encoder.encode(pixels)[1, 2], wanted, **CLOSE)
+
+
+def test_a_batch_is_its_frames_one_by_one() -> None:
+    encoder = tiny.encoder(pool=2)
+    pixels = tiny.pixels(2, 3, 16, 16)
+    together = encoder.encode(pixels)
+    for b in range(2):
+        for t in range(3):
+            alone = encoder.encode(pixels[b : b + 1, t : t + 1])
+            torch.testing.assert_close(together[b, t], alone[0, 0], **CLOSE)
+
+
+def test_pooling_averages_neighbours() -> None:
+    pixels = tiny.pixels(1, 1, 16, 16)
+    fine = tiny.encoder(pool=1).encode(pixels)[0, 0].view(4, 4, 24)
+    coarse = tiny.encoder(pool=2).encode(pixels)[0, 0].view(2, 2, 24)
+    block = fine[0:2, 2:4].mean(dim=(0, 1))
+    torch.testing.assert_close(coarse[0, 1], layer_norm(block), **CLOSE)
+
+
+def test_normalisation_is_that_of_imagenet() -> None:
+    """Black and white, channel by channel."""
+    black, white = (normalise(torch.full((3, 1, 1), v, dtype=torch.uint8)) for v in (0, 255))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(black.flatten(), -mean / std)
+    torch.testing.assert_close(white.flatten(), (1 - mean) / std)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """Return a picture (H, W, 3) without sharp edges."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / 7), np.cos(columns / 9), np.sin((rows + columns) / 11)]
+    return (127 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [32, 24, 8])
+def test_other_sizes_are_resized(size: int) -> None:
+    """With anti-aliasing, as Pillow's bilinear filter does."""
+    picture = smooth(size, size)
+    encoder = tiny.encoder()
+    small = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BILINEAR))
+    given, wanted = (encoder.encode(torch.tensor(image)[None, None]) for image in (picture, small))
+    assert float((given - wanted).abs().mean()) < 0.03  # of values with standard deviation 1
+
+
+def test_the_middle_of_a_wide_picture_is_seen() -> None:
+    """Cut to a square, then resized."""
+    encoder = tiny.encoder()
+    wide = tiny.pixels(1, 2, 16, 22)
+    assert torch.equal(encoder.encode(wide), encoder.encode(wide[..., 3:19, :].contiguous()))
+    tall = wide.transpose(2, 3)
+    assert torch.equal(encoder.encode(tall), encoder.encode(tall[:, :, 3:19].contiguous()))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        torch.zeros(1, 1, 16, 16, 3),
+        torch.zeros(1, 16, 16, 3, dtype=torch.uint8),
+        torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8),
+        torch.zeros(1, 1, 16, 16, 4, dtype=torch.uint8),
+    ],
+)
+def test_other_types_and_layouts_are_refused(pixels: torch.Tensor) -> None:
+    """Floats, a missing axis, channels first, RGBA: named as they came."""
+    with pytest.raises(ValueError, match=r"must be uint8 \(B, T, H, W, 3\), got torch"):
+        tiny.encoder().encode(pixels)
+
+
+def test_bfloat16_gives_nearly_the_same_float32_latents() -> None:
+    pixels = tiny.pixels(1, 2, 16, 16)
+    exact = tiny.encoder().encode(pixels)
+    rounded = FrozenEncoder(
+        tiny.vit(), name="tiny", digest="0", image_size=16, pool=1, dtype=torch.bfloat16
+    ).encode(pixels)
+    assert rounded.dtype == torch.float32
+    assert float((rounded - exact).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize(("image_size", "pool"), [(18, 1), (16, 3)])
+def test_sizes_that_do_not_divide_are_refused(image_size: int, pool: int) -> None:
+    with pytest.raises(ValueError, match=f"image_size {image_size} must be a multiple .* {pool}"):
+        FrozenEncoder(tiny.vit(), name="tiny", digest="0", image_size=image_size, pool=pool)
+
+
+def test_videos_that_cannot_be_cut_into_tubelets_are_refused() -> None:
+    vit: VideoViT = tiny.vit()
+    for shape in ((1, 3, 3, 16, 16), (1, 3, 2, 18, 16), (1, 3, 2, 16, 18)):
+        with pytest.raises(ValueError, match=r"tubelets of \(2, 4, 4\)"):
+            vit(torch.zeros(shape))
