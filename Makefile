@@ -33,9 +33,10 @@ test-all: setup  ## run every test and the linter
 	$(PY) -m pytest -q
 
 demo: setup  ## reach goal images live with the shipped weights
-	$(PY) -m demos.reach_goal env=reacher
-	$(PY) -m demos.reach_goal env=two_rooms
-	$(PY) -m demos.reach_goal env=push
+	$(PY) -m demos.reach_goal env=reacher episodes=3
+	$(PY) -m demos.reach_goal env=two_rooms episodes=3
+	$(PY) -m demos.reach_goal env=push episodes=3
+	$(PY) -m demos.success_table
 
 doctor: setup  ## print versions, the OpenGL backend and how fast this machine is
 	$(PY) -m vjepa_wm.doctor

@@ -19,6 +19,7 @@ from PIL import Image
 from demos.pictures import curve, panel, save_animation, save_image, side_by_side
 from vjepa_wm.agent import MPCAgent
 from vjepa_wm.cli import progress, verb
+from vjepa_wm.files import write_json
 from vjepa_wm.loading import load_world_model
 
 STRIP_FRAMES = 6
@@ -72,12 +73,13 @@ def main(cfg: DictConfig) -> None:
             f"{unit_of(env)}; {shown.seconds:.2f} s per action; {path}.webp, {path}.png"
         )
     print(f"{cfg.env.name}: {reached} of {cfg.episodes} goals reached")
+    write_json(
+        Path(cfg.out) / f"{cfg.env.name}.json", {"reached": reached, "episodes": cfg.episodes}
+    )
     env.close()
 
 
-def play(
-    env: gymnasium.Env, agent: MPCAgent, *, seed: int, level: str, max_steps: int
-) -> Shown:
+def play(env: gymnasium.Env, agent: MPCAgent, *, seed: int, level: str, max_steps: int) -> Shown:
     """Run one episode and draw it."""
     obs, info = env.reset(seed=seed, options={"level": level})
     goal = info["goal"]["pixels"]
@@ -113,9 +115,7 @@ def draw(view: np.ndarray, goal: np.ndarray, costs: list[float], max_steps: int)
 
 def write(shown: Shown, path: Path, *, frames_per_second: float) -> None:
     """Write the animation and the strip."""
-    save_animation(
-        path.with_suffix(".webp"), shown.frames, frames_per_second=frames_per_second
-    )
+    save_animation(path.with_suffix(".webp"), shown.frames, frames_per_second=frames_per_second)
     steps = np.linspace(0, len(shown.views) - 1, STRIP_FRAMES).round().astype(int)
     strip = [panel(shown.views[t], f"step {t}") for t in steps]
     save_image(path.with_suffix(".png"), side_by_side([*strip, panel(shown.goal, "goal")]))

@@ -4,7 +4,9 @@ import functools
 import inspect
 import logging
 import re
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib import resources
 
@@ -68,6 +70,20 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[
         return main
 
     return decorate
+
+
+def run_verb(name: str, *options: str) -> None:
+    """Run another verb in a process of its own, as a user would, and say how long it took.
+
+    Raises:
+        VjepaWmError: If it fails.
+    """
+    command = [sys.executable, "-m", f"vjepa_wm.{name}", *options]
+    print(f"\n$ python -m vjepa_wm.{name} {' '.join(options)}", flush=True)
+    start = time.perf_counter()
+    if code := subprocess.run(command).returncode:
+        raise VjepaWmError(f"{name} ended with exit code {code}; run the same command to continue")
+    print(f"# {name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
 
 
 def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:

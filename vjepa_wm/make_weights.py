@@ -4,19 +4,18 @@ Each stage is one of the other verbs, run as a user would run it; stages that ar
 """
 
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
-from vjepa_wm.cli import verb
+from vjepa_wm.cli import run_verb, verb
 from vjepa_wm.encoders.registry import shipped_folder
-from vjepa_wm.errors import VjepaWmError
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.files import atomic_path, read_json, write_json
+
+
+EVALUATION = "evaluation.json"
 
 
 @verb("make_weights")
@@ -24,12 +23,12 @@ def main(cfg: DictConfig) -> None:
     """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
     out = Path(cfg.out)
     for env in cfg.minutes:
-        run("collect", f"env={env}", f"episodes={cfg.episodes}")
+        run_verb("collect", f"env={env}", f"episodes={cfg.episodes}")
     encoder = out / "compact"
-    run("pretrain", f"out={encoder}", f"trainer.steps={cfg.pretrain_steps}")
+    run_verb("pretrain", f"out={encoder}", f"trainer.steps={cfg.pretrain_steps}")
     ship(encoder, target(cfg, "compact"))
     for env, minutes in cfg.minutes.items():
-        run(
+        run_verb(
             "train_ac",
             f"env={env}",
             f"encoder.checkpoint={encoder}",
@@ -40,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         )
         ship(out / env, target(cfg, env))
         for level in levels(env):
-            run(
+            run_verb(
                 "evaluate",
                 f"env={env}",
                 f"model={target(cfg, env)}",
@@ -60,16 +59,6 @@ def levels(env: str) -> tuple[str, ...]:
 def target(cfg: DictConfig, name: str) -> Path:
     """Folder a checkpoint is shipped in."""
     return shipped_folder(name) if cfg.ship_to is None else Path(cfg.ship_to) / name
-
-
-def run(verb_name: str, *options: str) -> None:
-    """Run another verb in a process of its own."""
-    command = [sys.executable, "-m", f"vjepa_wm.{verb_name}", *options]
-    print(f"\n$ python -m vjepa_wm.{verb_name} {' '.join(options)}", flush=True)
-    start = time.perf_counter()
-    if code := subprocess.run(command).returncode:
-        raise VjepaWmError(f"{verb_name} ended with exit code {code}; rerun to continue")
-    print(f"# {verb_name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
 
 
 def ship(run_folder: Path, folder: Path) -> None:
@@ -94,6 +83,7 @@ def write_cards(cfg: DictConfig) -> None:
             for level in levels(env)
         ]
         cards[folder] = world_model_card(read_json(folder / CONFIG), summaries)
+        write_json(folder / EVALUATION, summaries)
     for folder, text in cards.items():
         with atomic_path(folder / "README.md") as path:
             path.write_text(text)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vjepa_wm.checkpoint import save_checkpoint
-from vjepa_wm.cli import progress, verb
+from vjepa_wm.cli import progress, run_verb, verb
 from vjepa_wm.data.collection import CollectSettings, available_cores, collect
 from vjepa_wm.data.latents import LatentCache, LatentWindows
 from vjepa_wm.data.trajectories import Trajectories
@@ -62,6 +62,15 @@ def main(cfg: DictConfig) -> None:
     }
     save_world_model(cfg, world_model, trajectories, figures)
     report(Path(cfg.out), figures)
+    if cfg.evaluation_episodes:
+        run_verb(
+            "evaluate",
+            f"env={cfg.env.name}",
+            f"model={cfg.out}",
+            "agent=mpc",
+            f"episodes={cfg.evaluation_episodes}",
+            f"out={cfg.out}/evaluation",
+        )
 
 
 def open_or_collect(cfg: DictConfig) -> Trajectories:

@@ -37,9 +37,9 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
         "An action-conditioned predictor and a temporal metric on the frozen "
         f"`{config['encoder']['name']}` encoder. Made by `make weights`.",
         f"- Data: {', '.join(sorted(config['data']))}.\n"
-        f"- Training: {run['trainer']['minutes']:g} minutes for the predictor "
-        f"(kept at step {figures['predictor']['step']}, batches of {run['trainer']['batch_size']} windows), "
-        f"at most {run['metric_trainer']['minutes']:g} for the metric.",
+        f"- Training: {run['trainer']['minutes']:g} minutes for the predictor (kept at step "
+        f"{figures['predictor']['step']}, batches of {run['trainer']['batch_size']} windows), at "
+        f"most {run['metric_trainer']['minutes']:g} for the metric.",
         "## Open-loop error on held-out episodes (L1 on latents)\n\n"
         + _error_table(figures["predictor"]),
         "## Goal reaching on the frozen tasks\n\n" + _success_table(summaries),
@@ -50,7 +50,10 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
 
 
 def _error_table(figures: Mapping[str, float]) -> str:
-    rows = ["| model steps | true actions | shuffled actions | copy last frame |", "|---|---|---|---|"]
+    rows = [
+        "| model steps | true actions | shuffled actions | copy last frame |",
+        "|---|---|---|---|",
+    ]
     horizons = sum(name.endswith("_true") for name in figures)
     for k in range(1, horizons + 1):
         values = (figures[f"h{k}_{name}"] for name in ("true", "shuffled", "copy"))
@@ -62,9 +65,10 @@ def _success_table(summaries: Sequence[Mapping[str, Any]]) -> str:
     rows = ["| level | agent | success, % | 95 % interval | episodes |", "|---|---|---|---|---|"]
     for summary in summaries:
         for row in summary["rows"]:
-            low, high = (round(100 * value) for value in row["interval"])
+            low, high = 100 * row["low"], 100 * row["high"]
             rows.append(
-                f"| {summary['level']} | {row['agent']} | {100 * row['success']:.0f} "
-                f"| {low}-{high} | {row['episodes']} |"
+                f"| {summary['level']} | {row['agent']} "
+                f"| {100 * row['successes'] / row['episodes']:.0f} "
+                f"| {low:.0f}-{high:.0f} | {row['episodes']} |"
             )
     return "\n".join(rows)

@@ -1,0 +1,43 @@
+"""Print how often goals were reached: python -m demos.success_table (the end of make demo).
+
+The demos of this machine stand beside the figures measured once on 100 frozen tasks and shipped
+with the weights; `python -m vjepa_wm.evaluate env=push agent=all` measures them again.
+"""
+
+from pathlib import Path
+
+from vjepa_wm.encoders.registry import shipped_folder
+from vjepa_wm.files import read_json
+from vjepa_wm.loading import SHIPPED
+
+DEMOS = Path("runs/demos")
+AGENTS = {"random": "random actions", "mpc": "agent", "simulator": "true simulator"}
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'environment':<12} {'goals':<6} {'these demos':>12}", end="")
+    print("".join(f"{title:>26}" for title in AGENTS.values()))
+    for name in SHIPPED:
+        evaluation = shipped_folder(name) / "evaluation.json"
+        if not evaluation.exists():
+            continue
+        for summary in read_json(evaluation):
+            demo = DEMOS / f"{name}.json"
+            shown = ""
+            if summary["level"] == "near" and demo.exists():
+                result = read_json(demo)
+                shown = f"{result['reached']} of {result['episodes']}"
+            rows = {row["agent"]: row for row in summary["rows"]}
+            cells = "".join(f"{_cell(rows[agent]):>26}" for agent in AGENTS)
+            print(f"{name:<12} {summary['level']:<6} {shown:>12}{cells}")
+    print("success in %, with 95 % interval and number of episodes")
+
+
+def _cell(row: dict) -> str:
+    low, high = 100 * row["low"], 100 * row["high"]
+    return f"{100 * row['success_rate']:.0f} [{low:.0f}, {high:.0f}] n={row['episodes']}"
+
+
+if __name__ == "__main__":
+    main()
