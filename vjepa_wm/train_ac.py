@@ -20,6 +20,8 @@ from vjepa_wm.data.collection import CollectSettings, available_cores, collect
 from vjepa_wm.data.latents import LatentCache, LatentWindows
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.errors import DataError
+from vjepa_wm.files import read_json, write_json
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.provenance import provenance
@@ -43,6 +45,7 @@ def main(cfg: DictConfig) -> None:
     """
     trajectories = open_or_collect(cfg)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
+    check_inputs(Path(cfg.out), trajectories, encoder)
     cache = LatentCache.build_or_open(
         trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
     )
@@ -85,6 +88,40 @@ def open_or_collect(cfg: DictConfig) -> Trajectories:
         )
         collect(settings, cfg.data, workers=available_cores(), progress=progress)
     return Trajectories.open(cfg.data)
+
+
+def check_inputs(out: Path, trajectories: Trajectories, encoder: FrozenEncoder) -> None:
+    """Refuse to go on with a run on other data or another encoder than it was begun with.
+
+    Raises:
+        DataError: naming what was wanted and what came.
+    """
+    meta = trajectories.meta
+    inputs = {
+        "action_dim": meta.action_dim,
+        "action_low": list(meta.action_low),
+        "action_high": list(meta.action_high),
+        "image_size": list(meta.image_size),
+        "frame_skip": meta.frame_skip,
+        "encoder": encoder.digest,
+        "latent_shape": list(encoder.latent_shape),
+        "data": trajectories.digest,
+    }
+    path = out / "inputs.json"
+    if not path.exists():
+        write_json(path, inputs)
+        return
+    begun = read_json(path)
+    faults = [
+        f"{name}: wanted {begun[name]}, got {inputs[name]}"
+        for name in inputs
+        if begun[name] != inputs[name]
+    ]
+    if faults:
+        raise DataError(
+            f"{out} was begun with other inputs ({'; '.join(faults)}): choose another out=, or "
+            "delete the folder to start anew"
+        )
 
 
 def build_predictor(

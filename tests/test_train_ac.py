@@ -1,0 +1,110 @@
+"""The training verb end to end, tiny: from trajectories to an agent that acts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planners import CEM
+from tests import tiny
+from vjepa_wm import GoalCost, MPCAgent, load_world_model
+from vjepa_wm.checkpoint import save_checkpoint
+from vjepa_wm.errors import CheckpointError
+
+ROOT = Path(__file__).parent.parent
+
+
+def train(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """Run the verb on the folder's data and encoder."""
+    command = [sys.executable, "-m", "vjepa_wm.train_ac", "predictor=tiny", f"out={folder}/run"]
+    command += [f"data={folder}/data", f"cache={folder}/cache", "evaluation_episodes=0"]
+    command += [f"encoder.checkpoint={folder}/encoder", "encoder.dtype=fp32"]
+    command += ["trainer.precision=fp32", "metric_trainer.precision=fp32", "trainer.minutes=null"]
+    command += ["trainer.validate_every=2", "validation_windows=8", "metric_trainer.steps=4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny trajectories, a random encoder, and a world model of four steps."""
+    folder = tmp_path_factory.mktemp("train_ac")
+    tiny.moving_squares(folder / "data", episodes=24, length=24, size=tiny.IMAGE_SIZE)
+    config = {"kind": "encoder", "name": "tiny", "vit": tiny.VIT}
+    config |= {"image_size": tiny.IMAGE_SIZE, "pool": 2}
+    save_checkpoint(folder / "encoder", {"encoder": tiny.vit()}, config)
+    done = train(folder, "trainer.steps=4")
+    assert done.returncode == 0, done.stderr
+    assert "copy" in done.stdout
+    assert str(folder / "run") in done.stdout
+    assert "still ignores actions" in done.stderr
+    return folder
+
+
+def test_the_world_model_plans(trained: Path) -> None:
+    world_model = load_world_model(trained / "run", dtype="fp32")
+    cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric)
+    planner = CEM(horizon=3, num_samples=8, num_elites=2, iterations=2)
+    agent = MPCAgent(world_model, planner, cost, context_len=2, replan_every=1)
+    frames = tiny.pixels(3, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE).numpy()
+    agent.reset(goal=frames[0])
+    for frame in frames[1:]:
+        action = agent.act({"pixels": frame})
+        assert action.shape == (2,)
+        assert np.abs(action).max() <= 1
+
+
+def test_resumed_is_as_one_run(trained: Path, tmp_path: Path) -> None:
+    """Two steps, then two more, leave the weights that four steps left."""
+    for name in ("data", "cache", "encoder"):
+        (tmp_path / name).symlink_to(trained / name)
+    # The schedule follows the budget, so the first half is the whole run, killed.
+    whole = (trained / "run" / "predictor" / "metrics.jsonl").read_text().splitlines()
+    assert train(tmp_path, "trainer.steps=4").returncode == 0
+    again = train(tmp_path, "trainer.steps=4")
+    assert again.returncode == 0
+    assert "resumed" in again.stderr
+    rows = (tmp_path / "run" / "predictor" / "metrics.jsonl").read_text().splitlines()
+    for row, other in zip(rows, whole, strict=True):
+        row, other = json.loads(row), json.loads(other)
+        del row["minutes"], other["minutes"]
+        assert row == other
+    first, second = (
+        json.loads((folder / "run" / "config.json").read_text())["weights_digest"]
+        for folder in (trained, tmp_path)
+    )
+    assert first == second
+
+
+def test_other_data_for_the_same_run_is_refused(trained: Path, tmp_path: Path) -> None:
+    tiny.moving_squares(tmp_path / "data", episodes=20, length=24, size=2 * tiny.IMAGE_SIZE)
+    done = train(trained, f"data={tmp_path}/data")
+    assert done.returncode == 2
+    assert "image_size: wanted [16, 16], got [32, 32]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_encoder_than_trained_on_is_refused(trained: Path, tmp_path: Path) -> None:
+    config = json.loads((trained / "run" / "config.json").read_text())
+    other = tmp_path / "encoder"
+    encoder_config = {"kind": "encoder", "name": "tiny", "vit": tiny.VIT}
+    encoder_config |= {"image_size": tiny.IMAGE_SIZE, "pool": 2}
+    save_checkpoint(other, {"encoder": tiny.randomise(tiny.vit(), std=0.1)}, encoder_config)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((trained / "run" / "model.safetensors").read_bytes())
+    config["encoder"]["checkpoint"] = str(other)
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="trained on encoder"):
+        load_world_model(run)
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(Exception, match="Did you mean 'reacher'"):
+        load_world_model("reachr")
