@@ -209,7 +209,11 @@ class PixelGoalEnv(gymnasium.Env):
         """Draw the current state for people: (H,W,3) in rgb_array mode, None without a mode."""
         if self.render_mode is None:
             return None
-        return self._draw(self._data, self.render_size, "pretty")
+        return self.draw(size=self.render_size, profile="pretty")
+
+    def draw(self, *, size: int, profile: str) -> NDArray[np.uint8]:
+        """Draw the current state (size,size,3) in either profile, whatever the env observes in."""
+        return self._draw(self._data, size, profile)
 
     # --- privileged: never for the agent ------------------------------------------------------
 

@@ -14,7 +14,6 @@ from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.files import atomic_path, read_json, write_json
 
-
 EVALUATION = "evaluation.json"
 
 
