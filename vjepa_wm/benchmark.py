@@ -1,4 +1,4 @@
-"""Measure speed, each figure beside its baseline: python -m vjepa_wm.benchmark what=[render] env=push.
+"""Measure speed, each figure beside its baseline: python -m vjepa_wm.benchmark env=push.
 
 render: a picture in the fast profile against MuJoCo's default quality, in CPU milliseconds.
 collect: recorded frames per second with one worker and with two.
@@ -52,7 +52,8 @@ def main(cfg: DictConfig) -> None:
 def device_line() -> str:
     """What the figures were measured on."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads{gpu}"
+    cpu = f"{platform.machine()}, {os.cpu_count()} cores"
+    return f"{cpu}, {torch.get_num_threads()} torch threads{gpu}"
 
 
 def benchmark_render(cfg: DictConfig) -> Figures:
