@@ -191,22 +191,26 @@ def test_the_sooner_of_two_budgets_ends_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("select", "values", "kept"),
-    [("error", [3.0, 1.0, 2.0, 4.0], 4), ("rank_correlation", [0.1, 0.2, 0.9, 0.3], 8)],
+    [
+        ("error", [3.0, 1.0, 2.0, 4.0], 4),
+        ("rank_correlation", [0.1, 0.2, 0.9, 0.3], 8),
+        (None, [1.0, float("nan"), 3.0, 2.0], 12),
+    ],
 )
 def test_the_best_state_is_given_back(
-    tmp_path: Path, select: str, values: list[float], kept: int
+    tmp_path: Path, select: str | None, values: list[float], kept: int
 ) -> None:
-    """Lowest, or highest where the name ends in `correlation`."""
+    """Lowest, or highest where the name ends in `correlation`; None keeps the last."""
     states, figures = [], iter(values)
     toy = Toy()
 
     def validate() -> dict[str, float]:
         states.append(toy.module[0].weight.clone())
-        return {select: next(figures)}
+        return {select or "other": next(figures)}
 
     trainer = Trainer(**SETTINGS)
     best = trainer.fit(toy.module, toy.loss, folder=tmp_path, validate=validate, select=select)
-    assert best == {"step": kept, select: values[kept // 4]}
+    assert best == {"step": kept, select or "other": values[kept // 4]}
     assert torch.equal(toy.module[0].weight, states[kept // 4])
     assert not torch.equal(states[0], states[1])
 
