@@ -1,0 +1,143 @@
+"""Episodes side by side: what the agent sees, what is recorded, what is refused."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from tests.evaluation.fake_env import Seeker
+from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.episodes import Episode, EpisodeRunner, action_faults
+from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, draw_tasks
+
+POINT = "tests.evaluation.fake_env:fake/PointGoal-v0"
+
+
+def tasks_of(level: str, count: int) -> list[Task]:
+    return draw_tasks(POINT, level, count, first_seed=TUNING_SEED)
+
+
+def without_time(episodes: list[Episode]) -> list[Episode]:
+    return [dataclasses.replace(episode, seconds_per_action=0.0) for episode in episodes]
+
+
+def test_an_agent_that_reads_pixels_reaches_every_goal() -> None:
+    """In as many steps as the way is long, plus those of holding; the registered limit is off."""
+    tasks = tasks_of("far", 7)
+    runner = EpisodeRunner(POINT, num_envs=7, image_size=8)
+    for task, episode in zip(tasks, runner.run(Seeker(), tasks, max_steps=40), strict=True):
+        assert episode.is_success
+        assert (episode.seed, episode.level, episode.fault) == (task.seed, "far", "")
+        way = np.abs(np.subtract(task.goal, task.start)[:2]).max()
+        assert way / 0.1 <= episode.steps <= way / 0.1 + 5
+        assert episode.best_distance["position_m"] <= episode.final_distance["position_m"] < 0.05
+
+
+def test_results_depend_on_neither_the_run_nor_the_batch() -> None:
+    tasks = tasks_of("far", 5)
+    runs = [
+        EpisodeRunner(POINT, num_envs=num_envs, image_size=8).run(Seeker(), tasks, max_steps=12)
+        for num_envs in (5, 5, 2, 1)
+    ]
+    assert len({run[0].is_success for run in runs}) == 1
+    assert all(without_time(run) == without_time(runs[0]) for run in runs)
+
+
+def test_the_agent_sees_pixels_and_proprio_only() -> None:
+    agent = Seeker()
+    EpisodeRunner(POINT, num_envs=3, image_size=16).run(agent, tasks_of("far", 3), max_steps=2)
+    for obs in agent.seen:
+        assert {name: (part.shape, part.dtype) for name, part in obs.items()} == {
+            "pixels": ((3, 16, 16, 3), np.uint8),
+            "proprio": ((3, 2), np.float32),
+        }
+
+
+def test_episodes_that_are_over_are_left_alone() -> None:
+    """Neither stepped nor asked for; the agent's rows for them are NaN here."""
+    agent, runner = Seeker(), EpisodeRunner(POINT, num_envs=6, image_size=8)
+    episodes = runner.run(agent, tasks_of("far", 6), max_steps=40)
+    assert len({episode.steps for episode in episodes}) > 1
+    asked = np.sum(agent.masks, axis=0)
+    for env, episode, calls in zip(runner.envs, episodes, asked, strict=True):
+        assert env.unwrapped.num_steps == episode.steps == calls
+
+
+def test_failures_end_at_the_last_step_with_the_best_distance_kept() -> None:
+    class Leaver(Seeker):
+        def act(self, obs, *, is_active):
+            sign = 1 if len(self.masks) < 2 else -1
+            return sign * super().act(obs, is_active=is_active)
+
+    task = tasks_of("far", 1)
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    (episode,) = runner.run(Leaver(), task, max_steps=6)
+    assert (episode.is_success, episode.steps) == (False, 6)
+    start, best = task[0].distance["position_m"], episode.best_distance["position_m"]
+    assert best < start
+    assert episode.final_distance["position_m"] > best + 0.1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "rows"),
+    [
+        (lambda a: np.where([[True], [False]], np.nan, a), "not finite", [0]),
+        (lambda a: np.where([[False], [True]], 1.1, a), "out of bounds", [1]),
+        (lambda a: np.where([[False], [True]], -np.inf, a), "not finite", [1]),
+        (lambda a: a[:, :1], r"wanted numbers (2, 2), got float32 (2, 1)", [0, 1]),
+        (lambda a: a[0], r"wanted numbers (2, 2), got float32 (2,)", [0, 1]),
+        (lambda a: None, r"wanted numbers (2, 2), got object ()", [0, 1]),
+    ],
+)
+def test_actions_that_cannot_be_used_end_their_episode_only(spoil, reason, rows) -> None:
+    class Spoiler(Seeker):
+        def act(self, obs, *, is_active):
+            actions = super().act(obs, is_active=is_active)
+            return spoil(actions) if len(self.masks) == 2 else actions
+
+    runner = EpisodeRunner(POINT, num_envs=2, image_size=8)
+    episodes = runner.run(Spoiler(), tasks_of("far", 2), max_steps=40)
+    for index, episode in enumerate(episodes):
+        if index in rows:
+            assert (episode.is_success, episode.steps) == (False, 1)
+            assert episode.fault == f"action at step 1: {reason}"
+        else:
+            assert (episode.is_success, episode.fault) == (True, "")
+
+
+def test_bounds_rounded_to_float32_are_inside() -> None:
+    space = spaces.Box(-0.1, 0.1, (1,), np.float32)
+    assert action_faults(np.array([[0.1], [-0.1], [0.1001]]), 3, space) == ["", "", "out of bounds"]
+
+
+def test_the_agents_time_is_shared_among_those_it_acted_for() -> None:
+    class Slow(Seeker):
+        def act(self, obs, *, is_active):
+            time.sleep(0.004)
+            return super().act(obs, is_active=is_active)
+
+    agent, runner = Slow(), EpisodeRunner(POINT, num_envs=4, image_size=8)
+    began = time.perf_counter()
+    episodes = runner.run(agent, tasks_of("far", 4), max_steps=40)
+    total = sum(episode.seconds_per_action * episode.steps for episode in episodes)
+    assert 0.004 * len(agent.masks) <= total <= time.perf_counter() - began
+
+
+def test_tasks_of_another_environment_are_refused() -> None:
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    task = tasks_of("far", 1)[0]
+    moved = dataclasses.replace(task, distance={"position_m": task.distance["position_m"] + 0.01})
+    with pytest.raises(DataError, match="has changed or is another"):
+        runner.run(Seeker(), [moved], max_steps=1)
+    longer = dataclasses.replace(task, start=(*task.start, 0.0))
+    with pytest.raises(DataError, match=r"do not fit the environment fake/PointGoal-v0"):
+        runner.run(Seeker(), [longer], max_steps=1)
+
+
+def test_impossible_sizes_are_refused() -> None:
+    with pytest.raises(DataError, match="episodes at a time"):
+        EpisodeRunner(POINT, num_envs=0, image_size=8)
+    with pytest.raises(DataError, match="max_steps"):
+        EpisodeRunner(POINT, num_envs=1, image_size=8).run(Seeker(), [], max_steps=0)

@@ -1,0 +1,98 @@
+"""The verbs evaluate and make_tasks from options to files, on an environment without a renderer."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests.evaluation.fake_env import Seeker
+from vjepa_wm import evaluate, make_tasks
+from vjepa_wm.checkpoint import save_checkpoint
+from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.tasks import load_task_set
+from vjepa_wm.files import read_json
+from vjepa_wm.world_model import ActionSpec
+
+ENV = ["env.name=point", "env.id=tests.evaluation.fake_env:fake/PointGoal-v0", "env.image_size=8"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Run a verb with options, in an empty folder."""
+
+    def run(verb, *options: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["verb", *ENV, *options])
+        verb.main()
+
+    return run
+
+
+def test_all_agents_on_tasks_of_a_file(run, monkeypatch, capsys, tmp_path: Path) -> None:
+    """make_tasks writes them, evaluate prints three rows and writes what they are of."""
+    run(make_tasks, "tasks_per_level=4", "out=point.json")
+    save_checkpoint(tmp_path / "model", {"predictor": torch.nn.Linear(1, 1)}, {"kind": "fake"})
+    monkeypatch.setattr(evaluate, "build_mpc", lambda cfg, runner: Seeker())
+    options = ["level=far", "episodes=4", "tasks=point.json", "model=model", "out=report"]
+    run(evaluate, *options, "simulator_planner.horizon=4", "simulator_planner.num_samples=32")
+    lines = capsys.readouterr().out.split("\n")
+    names = [line.split()[0] for line in lines if line and "[" in line]
+    assert names == ["agent", "random", "mpc", "simulator"]
+    summary = read_json(tmp_path / "report" / "summary.json")
+    assert [row["success"] for row in summary["rows"][1:]] == [1.0, 1.0]
+    assert summary["rows"][0]["success"] < 1.0
+    config = read_json(tmp_path / "model" / "config.json")
+    assert summary["digests"] == {
+        "tasks": load_task_set(tmp_path / "point.json").digest,
+        "model": config["weights_digest"],
+    }
+    assert summary["config"]["simulator_planner"]["horizon"] == 4
+    assert len((tmp_path / "report" / "episodes.csv").read_text().split("\n")) == 1 + 12 + 1
+
+
+def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
+    run(evaluate, "agent=random", "tasks=tuning", "episodes=130", "max_steps=1", "out=report")
+    summary = read_json(tmp_path / "report" / "summary.json")
+    assert (summary["rows"][0]["episodes"], summary["digests"]) == (130, {"tasks": ""})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["agent=mcp"], "Did you mean 'mpc'"),
+        (["tasks=frozn"], "Did you mean 'frozen'"),
+        (["tasks=frozen"], "unknown set of frozen tasks 'point'"),
+        (["tasks=gone.json"], "gone.json does not exist"),
+        (["tasks=tuning", "level=farr"], "Did you mean 'far'"),
+        (["tasks=tuning", "episodes=0"], "episodes: wanted at least 1"),
+        (["tasks=tuning", "agent=random", "batch=0"], "episodes at a time: wanted at least 1"),
+        (["tasks=tuning", "agent=random", "max_steps=0"], "max_steps: wanted at least 1"),
+        (["tasks=tuning", "agent=simulator", "replan_every=30"], "replan_every: wanted 1 to"),
+        (["tasks=tuning", "agent=simulator", "simulator_planner.horizon=0"], "horizon: wanted"),
+        (["tasks=tuning", "agent=mpc", "model=nowhere"], "unknown world model 'nowhere'"),
+        (["planner@simulator_planner=cen"], "Did you mean 'cem'"),
+    ],
+)
+def test_bad_options_end_with_one_line(
+    run, capsys, tmp_path, options: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run(evaluate, "episodes=3", *options)
+    assert exit_info.value.code == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_for_other_actions_is_refused() -> None:
+    cfg = OmegaConf.create({"model": "other", "env": {"name": "point", "frame_skip": 2}})
+    runner = evaluate.EpisodeRunner(ENV[1].removeprefix("env.id="), num_envs=1, image_size=8)
+    evaluate.check_actions(ActionSpec((-1.0, -1.0), (1.0, 1.0), 2), cfg, runner)
+    for spec in (
+        ActionSpec((-1.0, -1.0), (1.0, 1.0), 1),
+        ActionSpec((-1.0, -1.0), (1.0, 0.5), 2),
+        ActionSpec((-1.0,), (1.0,), 2),
+    ):
+        with pytest.raises(DataError, match="model other was trained for other actions than"):
+            evaluate.check_actions(spec, cfg, runner)

@@ -1,0 +1,233 @@
+"""Runs episodes side by side, with one call of the agent per step for all of them.
+
+Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vjepa_wm.data.recorder import make_env
+from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.tasks import Task
+from vjepa_wm.progress import Progress, no_progress
+
+_ACTION_TOLERANCE = 1e-6  # rounding of bounds to float32
+_DISTANCE_TOLERANCE = 1e-6  # physical units; a task's start is restored exactly
+
+
+class Agent(Protocol):
+    """What is evaluated: it sees observations and goal images, nothing else."""
+
+    def reset(self, *, goal: NDArray[np.uint8]) -> None:
+        """Begin a batch of episodes with goal images (E,H,W,3)."""
+
+    def act(
+        self, obs: Mapping[str, NDArray], *, is_active: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Choose actions (E,A) for `pixels` uint8 (E,H,W,3) and `proprio` float32 (E,Q).
+
+        Rows where `is_active` (E,) is false are over: what is returned there is not looked at.
+        """
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of one episode.
+
+    Attributes:
+        level: Level of difficulty.
+        seed: Seed of the task, which names it.
+        is_success: Whether the environment said so at the end.
+        steps: Environment steps taken.
+        final_distance: Criterion name -> distance to the goal at the end, in physical units.
+        best_distance: Criterion name -> smallest distance at any time, the start included.
+        seconds_per_action: Wall-clock time of the agent, shared among the episodes it acted for.
+        fault: Why the episode was stopped, if the agent's action could not be used; else "".
+    """
+
+    level: str
+    seed: int
+    is_success: bool
+    steps: int
+    final_distance: dict[str, float]
+    best_distance: dict[str, float]
+    seconds_per_action: float
+    fault: str
+
+
+class EpisodeRunner:
+    """Environments of one kind, in one process, stepped together.
+
+    Args:
+        env_id: Gymnasium id, ``module:id`` to import a module that registers it.
+        num_envs: Episodes that run side by side.
+        image_size: Height and width of the pixels.
+
+    Raises:
+        UnknownNameError: If there is no such environment.
+        DataError: If `num_envs` is below 1.
+    """
+
+    def __init__(self, env_id: str, *, num_envs: int, image_size: int) -> None:
+        if num_envs < 1:
+            raise DataError(f"episodes at a time: wanted at least 1, got {num_envs}")
+        self.envs = [make_env(env_id, image_size=image_size) for _ in range(num_envs)]
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
+
+    def run(
+        self,
+        agent: Agent,
+        tasks: Sequence[Task],
+        *,
+        max_steps: int,
+        desc: str = "evaluate",
+        progress: Progress = no_progress,
+    ) -> list[Episode]:
+        """Run an agent on tasks, as many at a time as there are environments.
+
+        Args:
+            agent: What is evaluated.
+            tasks: One episode each.
+            max_steps: Environment steps after which an episode ends.
+            desc: What the progress bar says.
+            progress: Makes the progress bar.
+
+        Returns:
+            One result per task, in their order.
+
+        Raises:
+            DataError: If `max_steps` is below 1, or the tasks are not of these environments.
+        """
+        if max_steps < 1:
+            raise DataError(f"max_steps: wanted at least 1, got {max_steps}")
+        episodes: list[Episode] = []
+        with progress(total=len(tasks) * max_steps, desc=desc, unit="steps") as bar:
+            for first in range(0, len(tasks), len(self.envs)):
+                batch = tasks[first : first + len(self.envs)]
+                rows = [_Row(env, task) for env, task in zip(self.envs, batch, strict=False)]
+                _run_batch(agent, rows, max_steps=max_steps, bar=bar)
+                episodes += [row.result() for row in rows]
+        return episodes
+
+
+def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -> None:
+    """Run the episodes of one batch to their ends."""
+    agent.reset(goal=np.stack([row.goal for row in rows]))
+    space = rows[0].env.action_space
+    for step in range(max_steps):
+        is_active = np.array([row.is_active for row in rows])
+        if not is_active.any():
+            break
+        names = rows[0].obs.keys()
+        obs = {name: np.stack([row.obs[name] for row in rows]) for name in names}
+        began = time.perf_counter()
+        actions = agent.act(obs, is_active=is_active.copy())
+        seconds = (time.perf_counter() - began) / is_active.sum()
+        faults = action_faults(actions, len(rows), space)
+        for index in np.flatnonzero(is_active):
+            row = rows[index]
+            row.agent_seconds += seconds
+            if faults[index]:
+                row.stop(faults[index])
+            else:
+                row.step(actions[index])
+            # An episode that is over has no more steps to wait for.
+            bar.update(1 if row.is_active else max_steps - step)
+
+
+def action_faults(actions: object, count: int, space: spaces.Box) -> list[str]:
+    """Say for each episode why its action cannot be used; "" where it can.
+
+    Args:
+        actions: What an agent returned.
+        count: Number of episodes E.
+        space: The environment's action space.
+    """
+    actions = np.asarray(actions)
+    wanted = (count, *space.shape)
+    if actions.shape != wanted or actions.dtype.kind not in "fiu":
+        return [f"wanted numbers {wanted}, got {actions.dtype} {actions.shape}"] * count
+    low, high = space.low - _ACTION_TOLERANCE, space.high + _ACTION_TOLERANCE
+    is_finite = np.isfinite(actions).all(axis=1)
+    is_inside = ((actions >= low) & (actions <= high)).all(axis=1)
+    return [
+        "" if inside else ("out of bounds" if finite else "not finite")
+        for finite, inside in zip(is_finite, is_inside, strict=True)
+    ]
+
+
+class _Row:
+    """One episode while it runs."""
+
+    def __init__(self, env: gymnasium.Env, task: Task) -> None:
+        """Restore the task's start."""
+        self.env = env
+        self.task = task
+        options = {"start": np.array(task.start), "goal": np.array(task.goal)}
+        try:
+            self.obs, info = env.reset(seed=task.seed, options=options)
+        except ValueError as error:
+            raise DataError(
+                f"the tasks do not fit the environment {env.spec.id}: {error}"
+            ) from error
+        self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
+        self.distance: dict[str, float] = info["distance"]
+        self.best = dict(self.distance)
+        self.is_active = True
+        self.is_success = False
+        self.steps = 0
+        self.agent_seconds = 0.0
+        self.fault = ""
+        _check_same(self.distance, task, env_id=env.spec.id)
+
+    def step(self, action: NDArray) -> None:
+        """Take one step."""
+        self.obs, _, terminated, truncated, info = self.env.step(action)
+        self.distance = info["distance"]
+        self.best = {name: min(best, self.distance[name]) for name, best in self.best.items()}
+        self.is_success = bool(info["is_success"])
+        self.is_active = not (terminated or truncated)
+        self.steps += 1
+
+    def stop(self, fault: str) -> None:
+        """End the episode because of what the agent returned."""
+        self.fault = f"action at step {self.steps}: {fault}"
+        self.is_active = False
+
+    def result(self) -> Episode:
+        """Return what came of the episode."""
+        return Episode(
+            level=self.task.level,
+            seed=self.task.seed,
+            is_success=self.is_success,
+            steps=self.steps,
+            final_distance=dict(self.distance),
+            best_distance=self.best,
+            seconds_per_action=self.agent_seconds / max(self.steps, 1),
+            fault=self.fault,
+        )
+
+
+def _check_same(distance: Mapping[str, float], task: Task, *, env_id: str) -> None:
+    """Refuse a start that is not as far from the goal as when the task was made."""
+    is_same = distance.keys() == task.distance.keys() and all(
+        abs(distance[name] - value) <= _DISTANCE_TOLERANCE for name, value in task.distance.items()
+    )
+    if not is_same:
+        raise DataError(
+            f"the tasks do not fit the environment {env_id}, which has changed or is another: "
+            f"task {task.seed} starts at {distance}, wanted {task.distance}; make the tasks again "
+            "with python -m vjepa_wm.make_tasks"
+        )
