@@ -71,7 +71,9 @@ def test_initial_residual_outputs_shrink_with_depth() -> None:
     init_transformer(blocks, blocks)
     for depth, block in enumerate(blocks, start=1):
         for layer in (block.attn.proj, block.mlp.fc2):
-            assert float(layer.weight.detach().std()) == pytest.approx(0.02 / (2 * depth) ** 0.5, rel=0.05)
+            assert float(layer.weight.detach().std()) == pytest.approx(
+                0.02 / (2 * depth) ** 0.5, rel=0.05
+            )
         assert float(block.attn.qkv.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
         assert float(block.attn.qkv.bias.detach().abs().max()) == 0
 
