@@ -47,7 +47,13 @@ def test_cosine_knows_directions_only(goal: Tensor) -> None:
 def test_last_forgets_the_way_and_sum_rewards_being_early(goal: Tensor, distance: str) -> None:
     torch.manual_seed(0)
     metric = TemporalMetric(
-        latent_dim=4, num_patches=3, hidden_dim=8, embed_dim=4, max_steps=5
+        latent_dim=4,
+        num_patches=3,
+        hidden_dim=8,
+        embed_dim=4,
+        max_steps=5,
+        exact_steps=1,
+        detour_weight=0.5,
     ).requires_grad_(False)
     start = goal + torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     early = torch.stack([start, goal, goal], dim=1)

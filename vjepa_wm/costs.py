@@ -1,7 +1,8 @@
 """Goal costs on latents: what the planner minimises.
 
-A cost is any callable (latents (B, N, T, P, D), goal (B, P, D)) -> (B, N); lower is better. Shapes: B
-problems, N candidates, T imagined steps, P tokens, D latent width.
+A cost is any callable (latents (B, N, T, P, D), goal (B, P, D)) -> (B, N); lower is better.
+
+Shapes: B problems, N candidates, T imagined steps, P tokens, D latent width.
 """
 
 from collections.abc import Callable

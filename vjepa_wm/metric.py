@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+EMBED_SCALE = 15.0  # model steps per unit of the head's output, so that it starts at a sensible size
+
+
 class TemporalMetric(nn.Module):
     """Embeds a frame's latents so that Euclidean distance counts model steps.
 
@@ -20,7 +23,10 @@ class TemporalMetric(nn.Module):
         num_patches: tokens per frame P.
         hidden_dim: width of the hidden layer.
         embed_dim: width K of the embedding.
-        max_steps: distances are learned up to here; frames further apart are only kept beyond.
+        max_steps: unrelated frames are pushed apart up to here.
+        exact_steps: frames up to so many steps apart should be exactly that far apart.
+        detour_weight: beyond that, weight of falling short of time apart, in (0, 0.5]; exceeding it
+            weighs one minus that.
     """
 
     def __init__(
@@ -31,42 +37,54 @@ class TemporalMetric(nn.Module):
         hidden_dim: int,
         embed_dim: int,
         max_steps: int,
+        exact_steps: int,
+        detour_weight: float,
     ) -> None:
         super().__init__()
+        if not 0 < detour_weight <= 0.5:
+            raise ValueError(f"detour_weight must be in (0, 0.5], got {detour_weight}")
         self.max_steps = max_steps
+        self.exact_steps = exact_steps
+        self.detour_weight = detour_weight
         self.hidden = nn.Linear(num_patches * latent_dim, hidden_dim)
         self.out = nn.Linear(hidden_dim, embed_dim)
 
     def embed(self, latents: Tensor) -> Tensor:
         """Embed latents (..., P, D) to (..., K); distances are in model steps."""
         x = latents.flatten(-2).to(self.hidden.weight.dtype)
-        return self.out(F.gelu(self.hidden(x))).float() * self.max_steps
+        return self.out(F.gelu(self.hidden(x))).float() * EMBED_SCALE
 
     def forward(self, latents: Tensor, other: Tensor) -> Tensor:
         """Distance in model steps between frames (..., P, D), broadcast; returns (...)."""
         return (self.embed(latents) - self.embed(other)).norm(dim=-1)
 
     def loss(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Regress distance to time apart, on all pairs of a batch of trajectory pieces.
+        """Fit distance to the fewest steps between frames, on all pairs of a batch of pieces.
 
-        Frames of one piece that are k <= max_steps apart should be k apart; frames of different
-        pieces, or of one piece but further apart, at least max_steps.
+        Time apart is an upper bound of the steps needed: behaviour makes detours. So for frames of
+        one piece a distance above their time apart is wrong, and one below it is discouraged only
+        a little (an expectile regression towards the low end); except over a few steps, where
+        there is no room for detours. Frames of different pieces are pushed apart, weakly, as far
+        as those bounds let them (quasimetric learning, arXiv 2304.01203, does this with one-step
+        bounds alone).
 
         Args:
             latents: (E, T, P, D).
 
         Returns:
-            The scalar loss in units of max_steps, and its parts.
+            The scalar loss, and its parts.
         """
         pieces, length = latents.shape[:2]
-        embedded = self.embed(latents).flatten(0, 1)  # (E * T, K)
-        distance = pairwise_distance(embedded) / self.max_steps
+        distance = pairwise_distance(self.embed(latents).flatten(0, 1))  # (E * T, E * T), steps
         frame = torch.arange(length, device=latents.device).repeat(pieces)
         piece = torch.arange(pieces, device=latents.device).repeat_interleave(length)
-        apart = (frame.unsqueeze(0) - frame.unsqueeze(1)).abs() / self.max_steps
-        is_near = (piece.unsqueeze(0) == piece.unsqueeze(1)) & (apart <= 1)
-        near_loss = (distance - apart)[is_near].square().mean()
-        far_loss = F.relu(1 - distance)[~is_near].square().mean()
+        apart = (frame.unsqueeze(0) - frame.unsqueeze(1)).abs().float()
+        is_same_piece = piece.unsqueeze(0) == piece.unsqueeze(1)
+        # The time a detour may take grows with time apart, and the tolerance with its root
+        error = ((distance - apart) / apart.clamp_min(1).sqrt())[is_same_piece]
+        short = torch.where(apart[is_same_piece] <= self.exact_steps, 0.5, self.detour_weight)
+        near_loss = (2 * torch.where(error > 0, 1 - short, short) * error.square()).mean()
+        far_loss = F.relu(1 - distance[~is_same_piece] / self.max_steps).square().mean()
         return near_loss + far_loss, {"near_loss": near_loss, "far_loss": far_loss}
 
 
