@@ -52,8 +52,6 @@ def test_last_forgets_the_way_and_sum_rewards_being_early(goal: Tensor, distance
         hidden_dim=8,
         embed_dim=4,
         max_steps=5,
-        exact_steps=1,
-        detour_weight=0.5,
     ).requires_grad_(False)
     start = goal + torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     early = torch.stack([start, goal, goal], dim=1)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-EMBED_SCALE = 15.0  # model steps per unit of the head's output, so that it starts at a sensible size
+EMBED_SCALE = (
+    15.0  # model steps per unit of the head's output, so that it starts at a sensible size
+)
 
 
 class TemporalMetric(nn.Module):
@@ -24,9 +25,6 @@ class TemporalMetric(nn.Module):
         hidden_dim: width of the hidden layer.
         embed_dim: width K of the embedding.
         max_steps: unrelated frames are pushed apart up to here.
-        exact_steps: frames up to so many steps apart should be exactly that far apart.
-        detour_weight: beyond that, weight of falling short of time apart, in (0, 0.5]; exceeding it
-            weighs one minus that.
     """
 
     def __init__(
@@ -37,15 +35,9 @@ class TemporalMetric(nn.Module):
         hidden_dim: int,
         embed_dim: int,
         max_steps: int,
-        exact_steps: int,
-        detour_weight: float,
     ) -> None:
         super().__init__()
-        if not 0 < detour_weight <= 0.5:
-            raise ValueError(f"detour_weight must be in (0, 0.5], got {detour_weight}")
         self.max_steps = max_steps
-        self.exact_steps = exact_steps
-        self.detour_weight = detour_weight
         self.hidden = nn.Linear(num_patches * latent_dim, hidden_dim)
         self.out = nn.Linear(hidden_dim, embed_dim)
 
@@ -59,14 +51,11 @@ class TemporalMetric(nn.Module):
         return (self.embed(latents) - self.embed(other)).norm(dim=-1)
 
     def loss(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Fit distance to the fewest steps between frames, on all pairs of a batch of pieces.
+        """Fit distance to time apart, on all pairs of a batch of trajectory pieces.
 
-        Time apart is an upper bound of the steps needed: behaviour makes detours. So for frames of
-        one piece a distance above their time apart is wrong, and one below it is discouraged only
-        a little (an expectile regression towards the low end); except over a few steps, where
-        there is no room for detours. Frames of different pieces are pushed apart, weakly, as far
-        as those bounds let them (quasimetric learning, arXiv 2304.01203, does this with one-step
-        bounds alone).
+        Frames of one piece that are k steps apart should be k apart, give or take sqrt(k): the
+        longer the way, the more of it is detours, which time apart does not tell from need. Frames
+        of different pieces are pushed apart to `max_steps`, as far as the others let them.
 
         Args:
             latents: (E, T, P, D).
@@ -78,12 +67,10 @@ class TemporalMetric(nn.Module):
         distance = pairwise_distance(self.embed(latents).flatten(0, 1))  # (E * T, E * T), steps
         frame = torch.arange(length, device=latents.device).repeat(pieces)
         piece = torch.arange(pieces, device=latents.device).repeat_interleave(length)
-        apart = (frame.unsqueeze(0) - frame.unsqueeze(1)).abs().float()
+        apart = (frame.unsqueeze(0) - frame.unsqueeze(1)).abs()
         is_same_piece = piece.unsqueeze(0) == piece.unsqueeze(1)
-        # The time a detour may take grows with time apart, and the tolerance with its root
         error = ((distance - apart) / apart.clamp_min(1).sqrt())[is_same_piece]
-        short = torch.where(apart[is_same_piece] <= self.exact_steps, 0.5, self.detour_weight)
-        near_loss = (2 * torch.where(error > 0, 1 - short, short) * error.square()).mean()
+        near_loss = error.square().mean()
         far_loss = F.relu(1 - distance[~is_same_piece] / self.max_steps).square().mean()
         return near_loss + far_loss, {"near_loss": near_loss, "far_loss": far_loss}
 
