@@ -12,15 +12,15 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
 
 from demos.pictures import curve, panel, save_animation, save_image, side_by_side
 from vjepa_wm.agent import MPCAgent
 from vjepa_wm.cli import progress, verb
+from vjepa_wm.errors import UnknownNameError, VjepaWmError
+from vjepa_wm.evaluate import build_mpc
 from vjepa_wm.files import write_json
-from vjepa_wm.loading import load_world_model
 
 STRIP_FRAMES = 6
 
@@ -49,16 +49,8 @@ class Shown:
 @verb("reach_goal")
 def main(cfg: DictConfig) -> None:
     """Reach goal images live; writes an animation and a strip, and says where."""
-    world_model = load_world_model(cfg.model, device=cfg.device)
-    agent = MPCAgent(
-        world_model,
-        instantiate(cfg.planner),
-        instantiate(cfg.cost, metric=world_model.metric),
-        context_len=cfg.context_len,
-        replan_every=cfg.replan_every,
-        seed=cfg.seed,
-    )
-    env = gymnasium.make(cfg.env.id, render_mode="rgb_array", max_episode_steps=cfg.max_steps)
+    env = make_env(cfg)
+    agent = build_mpc(cfg, env.action_space)
     reached = 0
     for episode in range(cfg.episodes):
         seed = cfg.seed + episode
@@ -73,10 +65,26 @@ def main(cfg: DictConfig) -> None:
             f"{unit_of(env)}; {shown.seconds:.2f} s per action; {path}.webp, {path}.png"
         )
     print(f"{cfg.env.name}: {reached} of {cfg.episodes} goals reached")
-    write_json(
-        Path(cfg.out) / f"{cfg.env.name}.json", {"reached": reached, "episodes": cfg.episodes}
-    )
+    result = {"level": cfg.level, "reached": reached, "episodes": cfg.episodes}
+    write_json(Path(cfg.out) / f"{cfg.env.name}.json", result)
     env.close()
+
+
+def make_env(cfg: DictConfig) -> gymnasium.Env:
+    """Make the environment, refusing numbers and levels with which nothing can be shown."""
+    for name in ("episodes", "max_steps"):
+        if cfg[name] < 1:
+            raise VjepaWmError(f"{name}: wanted at least 1, got {cfg[name]}")
+    env = gymnasium.make(
+        cfg.env.id,
+        render_mode="rgb_array",
+        image_size=cfg.env.image_size,
+        max_episode_steps=cfg.max_steps,
+    )
+    levels = env.unwrapped.levels
+    if cfg.level not in levels:
+        raise UnknownNameError(f"level of {cfg.env.name}", cfg.level, levels)
+    return env
 
 
 def play(env: gymnasium.Env, agent: MPCAgent, *, seed: int, level: str, max_steps: int) -> Shown:

@@ -16,15 +16,13 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vjepa_wm.agent import MPCAgent
 from vjepa_wm.cli import verb
 from vjepa_wm.data.collection import CollectSettings, collect
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import UnknownNameError, VjepaWmError
+from vjepa_wm.evaluate import build_mpc
 from vjepa_wm.files import write_json
-from vjepa_wm.loading import load_world_model
 from vjepa_wm.provenance import provenance
 
 Figures = dict[str, float]
@@ -38,6 +36,9 @@ def main(cfg: DictConfig) -> None:
     for name in names:
         if name not in known:
             raise UnknownNameError("benchmark", name, known)
+    for name in ("frames", "episodes", "plans"):
+        if cfg[name] < 1:
+            raise VjepaWmError(f"{name}: wanted at least 1, got {cfg[name]}")
     device = device_line()
     print(f"{cfg.env.name} on {device}")
     results: dict[str, Figures] = {}
@@ -94,13 +95,9 @@ def benchmark_collect(cfg: DictConfig) -> Figures:
 
 def benchmark_plan(cfg: DictConfig) -> Figures:
     """Seconds of a plan and of a control step in one environment, and where they go."""
-    world_model = load_world_model(cfg.model, device=cfg.device)
-    planner = instantiate(cfg.planner)
-    cost = instantiate(cfg.cost, metric=world_model.metric)
-    agent = MPCAgent(
-        world_model, planner, cost, context_len=cfg.context_len, replan_every=cfg.replan_every
-    )
     env = gymnasium.make(cfg.env.id, image_size=cfg.env.image_size)
+    agent = build_mpc(cfg, env.action_space)
+    world_model, planner, cost = agent.world_model, agent.planner, agent.cost
     obs, info = env.reset(seed=0)
     agent.reset(goal=info["goal"])
     agent.act(obs)

@@ -5,10 +5,11 @@ The smallest run, which needs no model: python -m vjepa_wm.evaluate agent=random
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from gymnasium import spaces
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -91,29 +92,42 @@ def build_agent(name: str, cfg: DictConfig, runner: EpisodeRunner) -> Agent:
     space = runner.envs[0].action_space
     if name == "random":
         return RandomAgent(space.low, space.high, seed=cfg.seed)
+    if name == "mpc":
+        return build_mpc(cfg, space)
+    with told_of(name):
+        return build_simulator(cfg, runner)
+
+
+@contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Turn what an agent's parts say of their options into an error of one line."""
     try:
-        return build_mpc(cfg, runner) if name == "mpc" else build_simulator(cfg, runner)
+        yield
     except (ValueError, InstantiationException) as error:
         raise VjepaWmError(f"{name}: {error}") from error
 
 
-def build_mpc(cfg: DictConfig, runner: EpisodeRunner) -> MPCAgent:
-    """Build the agent that plans in a world model."""
+def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
+    """Build the agent that plans in a world model, for an environment's action space.
+
+    Raises:
+        VjepaWmError: If options contradict each other, or the model is not for this environment.
+    """
     world_model = load_world_model(cfg.model, device=cfg.device)
-    check_actions(world_model.action_spec, cfg, runner)
-    return MPCAgent(
-        world_model,
-        instantiate(cfg.planner),
-        instantiate(cfg.cost, metric=world_model.metric),
-        context_len=cfg.context_len,
-        replan_every=cfg.replan_every,
-        seed=cfg.seed,
-    )
+    check_actions(world_model.action_spec, cfg, space)
+    with told_of("mpc"):
+        return MPCAgent(
+            world_model,
+            instantiate(cfg.planner),
+            instantiate(cfg.cost, metric=world_model.metric),
+            context_len=cfg.context_len,
+            replan_every=cfg.replan_every,
+            seed=cfg.seed,
+        )
 
 
-def check_actions(spec: ActionSpec, cfg: DictConfig, runner: EpisodeRunner) -> None:
+def check_actions(spec: ActionSpec, cfg: DictConfig, space: spaces.Box) -> None:
     """Refuse a model trained for other actions than the environment has."""
-    space = runner.envs[0].action_space
     wanted = (tuple(space.low.tolist()), tuple(space.high.tolist()), cfg.env.frame_skip)
     found = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
     if found != wanted:

@@ -34,7 +34,7 @@ def test_all_agents_on_tasks_of_a_file(run, monkeypatch, capsys, tmp_path: Path)
     """make_tasks writes them, evaluate prints three rows and writes what they are of."""
     run(make_tasks, "tasks_per_level=4", "out=point.json")
     save_checkpoint(tmp_path / "model", {"predictor": torch.nn.Linear(1, 1)}, {"kind": "fake"})
-    monkeypatch.setattr(evaluate, "build_mpc", lambda cfg, runner: Seeker())
+    monkeypatch.setattr(evaluate, "build_mpc", lambda cfg, space: Seeker())
     options = ["level=far", "episodes=4", "tasks=point.json", "model=model", "out=report"]
     run(evaluate, *options, "simulator_planner.horizon=4", "simulator_planner.num_samples=32")
     lines = capsys.readouterr().out.split("\n")
@@ -88,11 +88,12 @@ def test_bad_options_end_with_one_line(
 def test_a_model_for_other_actions_is_refused() -> None:
     cfg = OmegaConf.create({"model": "other", "env": {"name": "point", "frame_skip": 2}})
     runner = evaluate.EpisodeRunner(ENV[1].removeprefix("env.id="), num_envs=1, image_size=8)
-    evaluate.check_actions(ActionSpec((-1.0, -1.0), (1.0, 1.0), 2), cfg, runner)
+    space = runner.envs[0].action_space
+    evaluate.check_actions(ActionSpec((-1.0, -1.0), (1.0, 1.0), 2), cfg, space)
     for spec in (
         ActionSpec((-1.0, -1.0), (1.0, 1.0), 1),
         ActionSpec((-1.0, -1.0), (1.0, 0.5), 2),
         ActionSpec((-1.0,), (1.0,), 2),
     ):
         with pytest.raises(DataError, match="model other was trained for other actions than"):
-            evaluate.check_actions(spec, cfg, runner)
+            evaluate.check_actions(spec, cfg, space)
