@@ -4,6 +4,7 @@ The demos of this machine stand beside the figures measured once on 100 frozen t
 with the weights; `python -m vjepa_wm.evaluate env=push agent=all` measures them again.
 """
 
+import argparse
 from pathlib import Path
 
 from vjepa_wm.encoders.registry import shipped_folder
@@ -25,9 +26,10 @@ def main() -> None:
         for summary in read_json(evaluation):
             demo = DEMOS / f"{name}.json"
             shown = ""
-            if summary["level"] == "near" and demo.exists():
+            if demo.exists():
                 result = read_json(demo)
-                shown = f"{result['reached']} of {result['episodes']}"
+                if result["level"] == summary["level"]:
+                    shown = f"{result['reached']} of {result['episodes']}"
             rows = {row["agent"]: row for row in summary["rows"]}
             cells = "".join(f"{_cell(rows[agent]):>26}" for agent in AGENTS)
             print(f"{name:<12} {summary['level']:<6} {shown:>12}{cells}")
@@ -35,9 +37,10 @@ def main() -> None:
 
 
 def _cell(row: dict) -> str:
-    low, high = 100 * row["low"], 100 * row["high"]
-    return f"{100 * row['success_rate']:.0f} [{low:.0f}, {high:.0f}] n={row['episodes']}"
+    rate, low, high = (100 * share for share in (row["success"], *row["interval"]))
+    return f"{rate:.0f} [{low:.0f}, {high:.0f}] n={row['episodes']}"
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and no other options
     main()

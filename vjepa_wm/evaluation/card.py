@@ -65,10 +65,10 @@ def _success_table(summaries: Sequence[Mapping[str, Any]]) -> str:
     rows = ["| level | agent | success, % | 95 % interval | episodes |", "|---|---|---|---|---|"]
     for summary in summaries:
         for row in summary["rows"]:
-            low, high = 100 * row["low"], 100 * row["high"]
+            low, high = (100 * share for share in row["interval"])
             rows.append(
                 f"| {summary['level']} | {row['agent']} "
-                f"| {100 * row['successes'] / row['episodes']:.0f} "
+                f"| {100 * row['success']:.0f} "
                 f"| {low:.0f}-{high:.0f} | {row['episodes']} |"
             )
     return "\n".join(rows)
