@@ -1,6 +1,7 @@
 """Make the shipped weights again, from nothing: python -m vjepa_wm.make_weights (make weights).
 
-Each stage is one of the other verbs, run as a user would run it; stages that are done are skipped.
+Each stage is one of the other verbs, run as a user would run it; collections and trainings that are
+done are skipped, measurements are made again.
 """
 
 import shutil
@@ -22,10 +23,16 @@ def main(cfg: DictConfig) -> None:
     """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
     out = Path(cfg.out)
     for env in cfg.minutes:
-        run_verb("collect", f"env={env}", f"episodes={cfg.episodes}")
+        run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
     encoder = out / "compact"
-    run_verb("pretrain", f"out={encoder}", f"trainer.steps={cfg.pretrain_steps}")
-    ship(encoder, target(cfg, "compact"))
+    run_verb(
+        "pretrain",
+        f"data=[{','.join(f'data/{env}' for env in cfg.minutes)}]",
+        f"out={encoder}",
+        f"trainer.steps={cfg.pretrain_steps}",
+        *cfg.more.pretrain,
+    )
+    ship(encoder, cfg, "compact")
     for env, minutes in cfg.minutes.items():
         run_verb(
             "train_ac",
@@ -35,8 +42,9 @@ def main(cfg: DictConfig) -> None:
             f"metric_trainer.minutes={float(cfg.metric_minutes)}",
             "evaluation_episodes=0",
             f"out={out / env}",
+            *cfg.more.train_ac,
         )
-        ship(out / env, target(cfg, env))
+        ship(out / env, cfg, env)
         for level in levels(env):
             run_verb(
                 "evaluate",
@@ -46,6 +54,7 @@ def main(cfg: DictConfig) -> None:
                 "agent=all",
                 f"episodes={cfg.evaluation_episodes}",
                 f"out={out / 'evaluation' / f'{env}_{level}'}",
+                *cfg.more.evaluate,
             )
     write_cards(cfg)
 
@@ -60,11 +69,14 @@ def target(cfg: DictConfig, name: str) -> Path:
     return shipped_folder(name) if cfg.ship_to is None else Path(cfg.ship_to) / name
 
 
-def ship(run_folder: Path, folder: Path) -> None:
+def ship(run_folder: Path, cfg: DictConfig, name: str) -> None:
     """Copy a checkpoint to where it is shipped, with the shipped encoder in place of a path."""
+    folder = target(cfg, name)
     config = dict(load_checkpoint(run_folder).config)
     if config["kind"] == "world_model":
-        config["encoder"] = {**config["encoder"], "checkpoint": None}
+        # The package's own encoder is found by name, any other only by its folder.
+        checkpoint = None if cfg.ship_to is None else str(target(cfg, "compact"))
+        config["encoder"] = {**config["encoder"], "checkpoint": checkpoint}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as path:
         shutil.copyfile(run_folder / WEIGHTS, path)
