@@ -1,5 +1,7 @@
 """Plug the planner into an ordinary Gymnasium loop: python -m demos.gymnasium_agent."""
 
+import argparse
+
 import gymnasium
 
 from planners import CEM
@@ -24,4 +26,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and no other options
     main()

@@ -228,7 +228,9 @@ def help_text(config_name: str, summary: str) -> str:
     for entry in defaults:
         if not isinstance(entry, DictConfig):
             continue
-        group, option = next(iter(entry.items()))
+        choice, option = next(iter(entry.items()))
+        # "trainer@metric_trainer" is an option of the group trainer, put into metric_trainer.
+        group, _, package = choice.partition("@")
         if "hydra" in group or not (folder / group).is_dir():
             continue
         names = sorted(
@@ -236,7 +238,10 @@ def help_text(config_name: str, summary: str) -> str:
             for path in (folder / group).iterdir()
             if path.name.endswith(".yaml")
         )
-        parts.append(f"{group}=  one of: {', '.join(names)}; default {option}")
+        parts.append(
+            f"{choice}=  one of: {', '.join(names)}; default {option}. "
+            f"Its options, written {package or group}.key=value:"
+        )
         if f"{option}" in names:
             body = (folder / group / f"{option}.yaml").read_text(encoding="utf-8")
             parts.append(_indented(_without_defaults(body)))

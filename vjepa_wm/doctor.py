@@ -1,5 +1,6 @@
 """Say what this machine has and how fast it is: python -m vjepa_wm.doctor (or make doctor)."""
 
+import argparse
 import os
 import platform
 import sys
@@ -116,4 +117,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and no other options
     main()
