@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
+from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 
 VIT = {
@@ -22,6 +25,7 @@ VIT = {
     "rope_style": "interleaved",
 }
 IMAGE_SIZE = 16
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def randomise(module: nn.Module, *, std: float = 0.2) -> nn.Module:
@@ -57,6 +61,45 @@ def predictor(*, max_frames: int = 5) -> ActionPredictor:
             max_frames=max_frames,
         )
     ).eval()
+
+
+def save_world_model(folder: Path) -> Path:
+    """Write a random world model of 64 px frames and two actions, as train_ac writes them.
+
+    Frames become 4 tokens of width 24; it plans over at most 6 frames.
+    """
+    encoder_config = {"kind": "encoder", "name": "tiny", "vit": {**VIT, "patch_size": 16}}
+    encoder_config |= {"image_size": 64, "pool": 2}
+    network = randomise(VideoViT(**encoder_config["vit"]))
+    digest = save_checkpoint(folder / "encoder", {"encoder": network}, encoder_config)
+    config = {
+        "kind": "world_model",
+        "name": "tiny",
+        "encoder": {
+            "name": "tiny",
+            "checkpoint": str(folder / "encoder"),
+            "digest": digest,
+            "pool": 2,
+        },
+        "predictor": {
+            "latent_dim": VIT["embed_dim"],
+            "grid": (2, 2),
+            "action_dim": 2,
+            **OmegaConf.load(CONFIGS / "predictor" / "tiny.yaml"),
+        },
+        "metric": {
+            "latent_dim": VIT["embed_dim"],
+            "num_patches": 4,
+            **OmegaConf.load(CONFIGS / "metric" / "temporal.yaml"),
+        },
+        "action_spec": {"low": (-1.0, -1.0), "high": (1.0, 1.0), "frame_skip": 1},
+    }
+    parts = {
+        "predictor": randomise(ActionPredictor(**config["predictor"])),
+        "metric": randomise(TemporalMetric(**config["metric"])),
+    }
+    save_checkpoint(folder / "model", parts, config)
+    return folder / "model"
 
 
 def pixels(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,47 @@
+"""The ten lines of the README, from the shipped name to the last step of an episode."""
+
+from pathlib import Path
+
+import pytest
+
+import planners
+from demos import gymnasium_agent
+from vjepa_wm import load_world_model
+
+
+def test_an_episode_is_played_to_its_end(
+    world_model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """With a random world model under the shipped name, and a planner of few candidates."""
+    asked: list[str] = []
+
+    def load(name: str) -> object:
+        asked.append(name)
+        return load_world_model(world_model_folder)
+
+    monkeypatch.setattr(gymnasium_agent, "load_world_model", load)
+    monkeypatch.setattr(
+        gymnasium_agent,
+        "CEM",
+        lambda horizon: planners.CEM(horizon=horizon, num_samples=4, num_elites=2, iterations=1),
+    )
+    gymnasium_agent.main()
+    assert asked == ["reacher"]
+    said = capsys.readouterr().out
+    assert said.startswith(("reached the goal", "did not reach the goal"))
+    assert "arm_position_m" in said
+
+
+def test_the_readme_shows_the_same_lines() -> None:
+    """What is pasted from the README is what is run here."""
+    root = Path(gymnasium_agent.__file__).parents[1]
+    (block,) = [
+        part.split("```")[0]
+        for part in (root / "README.md").read_text().split("```python\n")[1:]
+        if "MPCAgent(" in part
+    ]
+    source = Path(gymnasium_agent.__file__).read_text()
+    for line in block.strip().splitlines():
+        wanted = line.strip()
+        if wanted.startswith(("env =", "world_model =", "cost =", "agent", "from", "import")):
+            assert wanted in source

@@ -1,0 +1,126 @@
+"""Every option of every group builds what it is for, and every verb takes it."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import hydra
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from planners import Planner
+from vjepa_wm.cli import check_overrides
+from vjepa_wm.costs import GoalCost
+from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.pretraining.mask_predictor import MaskPredictor
+from vjepa_wm.training.trainer import Trainer
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OPTIONS = sorted(f"{path.parent.name}/{path.stem}" for path in CONFIGS.glob("*/*.yaml"))
+VERBS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "hydra_defaults")
+
+
+def build_env(cfg: DictConfig) -> None:
+    env = gymnasium.make(cfg.id, image_size=cfg.image_size)
+    obs, info = env.reset(seed=0)
+    assert obs["pixels"].shape == info["goal"]["pixels"].shape
+    assert obs["pixels"].shape == (cfg.image_size, cfg.image_size, 3)
+    assert cfg.frame_skip >= 1
+    env.close()
+
+
+def build_vit(cfg: DictConfig) -> None:
+    vit = VideoViT(**cfg)
+    side = 2 * cfg.patch_size
+    video = torch.zeros(1, 3, cfg.tubelet_size, side, side)
+    assert vit(video).shape == (1, 4, cfg.embed_dim)
+
+
+def build_predictor(cfg: DictConfig) -> None:
+    predictor = ActionPredictor(latent_dim=8, grid=(2, 2), action_dim=2, **cfg)
+    latents = torch.zeros(1, cfg.max_frames, 4, 8)
+    assert predictor(latents, torch.zeros(1, cfg.max_frames, 2)).shape == latents.shape
+
+
+def build_mask_predictor(cfg: DictConfig) -> None:
+    MaskPredictor(embed_dim=8, **cfg)
+
+
+def build_metric(cfg: DictConfig) -> None:
+    built = TemporalMetric(latent_dim=8, num_patches=4, **cfg)
+    assert built(torch.zeros(3, 4, 8), torch.ones(4, 8)).shape == (3,)
+
+
+def build_cost(cfg: DictConfig) -> None:
+    cost = instantiate(cfg, metric=lambda latents, goal: (latents - goal).norm(dim=(-1, -2)))
+    assert isinstance(cost, GoalCost)
+    latents = torch.randn(2, 3, 5, 4, 8, generator=torch.Generator().manual_seed(0))
+    costs = cost(latents, latents[:, 0, -1])
+    assert costs.shape == (2, 3) and costs.isfinite().all()
+
+
+def build_planner(cfg: DictConfig) -> None:
+    planner = instantiate(cfg)
+    assert isinstance(planner, Planner)
+    plan = planner.plan(
+        lambda actions: actions.square().sum((-1, -2)),
+        low=torch.full((2,), -1.0),
+        high=torch.full((2,), 1.0),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert plan.actions.shape == (1, cfg.horizon, 2)
+
+
+def build_trainer(cfg: DictConfig) -> None:
+    assert isinstance(instantiate(cfg), Trainer)
+    assert cfg.steps is not None or cfg.minutes is not None, "it would never end"
+
+
+def build_encoder(cfg: DictConfig) -> None:
+    """Weights are shipped or the user's; here only the call is checked."""
+    target = hydra.utils.get_method(cfg._target_)
+    assert set(cfg) - {"_target_"} < set(target.__annotations__)
+
+
+BUILD: dict[str, Callable[[DictConfig], None]] = {
+    "cost": build_cost,
+    "encoder": build_encoder,
+    "env": build_env,
+    "mask_predictor": build_mask_predictor,
+    "metric": build_metric,
+    "planner": build_planner,
+    "predictor": build_predictor,
+    "trainer": build_trainer,
+    "vit": build_vit,
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_builds(option: str) -> None:
+    group = option.partition("/")[0]
+    assert group in BUILD, f"say in {__file__} what an option of the group {group} is for"
+    BUILD[group](OmegaConf.load(CONFIGS / f"{option}.yaml"))
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_config_is_a_verbs_and_resolves(name: str) -> None:
+    """It has a program, refers to nothing that is not there, and leaves nothing to be filled in."""
+    folder = "demos" if (CONFIGS.parent / "demos" / f"{name}.py").exists() else "vjepa_wm"
+    assert callable(importlib.import_module(f"{folder}.{name}").main)
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        cfg = hydra.compose(name)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_choice_of_every_verb_composes(name: str) -> None:
+    """Also of groups that stand under another name, like trainer@metric_trainer."""
+    defaults = OmegaConf.load(CONFIGS / f"{name}.yaml").defaults
+    for choice in (next(iter(entry)) for entry in defaults if isinstance(entry, DictConfig)):
+        for option in (CONFIGS / choice.partition("@")[0]).glob("*.yaml"):
+            check_overrides(name, [f"{choice}={option.stem}"])
