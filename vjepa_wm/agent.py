@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from planners import Planner, shift
+from vjepa_wm.errors import SettingError
 from vjepa_wm.world_model import LatentCost, WorldModel
 
 Pixels = np.ndarray | Tensor
@@ -34,7 +35,7 @@ class MPCAgent:
         seed: of the planner's noise.
 
     Raises:
-        ValueError: the planner's horizon and the context are longer than the predictor was
+        SettingError: the planner's horizon and the context are longer than the predictor was
             trained on, or `replan_every` is out of range.
     """
 
@@ -50,12 +51,12 @@ class MPCAgent:
     ) -> None:
         frames, trained = context_len - 1 + planner.horizon, world_model.predictor.max_frames
         if context_len < 1 or frames > trained:
-            raise ValueError(
+            raise SettingError(
                 f"context_len {context_len} and horizon {planner.horizon} make {frames} frames; "
                 f"the predictor was trained on {trained}: wanted context_len - 1 + horizon <= that"
             )
         if not 1 <= replan_every <= planner.horizon:
-            raise ValueError(
+            raise SettingError(
                 f"replan_every must be between 1 and horizon {planner.horizon}, got {replan_every}"
             )
         self.world_model = world_model
@@ -80,7 +81,7 @@ class MPCAgent:
                 that holds them under `pixels`, as `info["goal"]` does.
 
         Raises:
-            ValueError: the image has another shape or dtype.
+            SettingError: the image has another shape or dtype.
         """
         pixels = _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
         self.is_single = pixels.ndim == 3
@@ -114,13 +115,13 @@ class MPCAgent:
 
         Raises:
             RuntimeError: there is no goal yet.
-            ValueError: the pixels have another shape or dtype, or another number of environments.
+            SettingError: the pixels have another shape or dtype, or another number of environments.
         """
         self._require_goal()
         pixels = _pixels(obs["pixels"], "obs['pixels']")
         pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
         if len(pixels) != len(self.slots):
-            raise ValueError(
+            raise SettingError(
                 f"the goal is for {len(self.slots)} environments, got pixels of {len(pixels)}"
             )
         active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
@@ -211,7 +212,7 @@ class MPCAgent:
         """
         names = [name for name in batch if name.startswith("observation.image")]
         if len(names) != 1:
-            raise ValueError(f"wanted one camera 'observation.images.<name>', got {names}")
+            raise SettingError(f"wanted one camera 'observation.images.<name>', got {names}")
         images = batch[names[0]]
         pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
         actions = torch.from_numpy(np.atleast_2d(self.act({"pixels": pixels.cpu()})))
@@ -275,7 +276,7 @@ class _Slot:
 def _pixels(pixels: Pixels, name: str) -> Tensor:
     tensor = torch.as_tensor(pixels)
     if tensor.dtype != torch.uint8 or tensor.ndim < 3 or tensor.shape[-1] != 3:
-        raise ValueError(
+        raise SettingError(
             f"{name}: wanted uint8 pixels (H, W, 3) or (n, H, W, 3), "
             f"got {tensor.dtype} {tuple(tensor.shape)}"
         )

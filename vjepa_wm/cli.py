@@ -15,7 +15,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -94,6 +94,11 @@ def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:
         function(cfg)
     except VjepaWmError as error:
         _fail(str(error))
+    except InstantiationException as error:
+        # Hydra wraps what a part says of its options; only that is for the user.
+        if not isinstance(error.__cause__, VjepaWmError | ValueError):
+            raise
+        _fail(str(error.__cause__))
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.metric import TemporalMetric
 
 
@@ -49,7 +49,7 @@ class GoalCost:
 
     Raises:
         UnknownNameError: another distance; the nearest is named.
-        ValueError: `metric` was asked for and none given, or `over_steps` is another word.
+        SettingError: `metric` was asked for and none given, or `over_steps` is another word.
     """
 
     def __init__(
@@ -62,9 +62,11 @@ class GoalCost:
         if distance not in (*DISTANCES, METRIC):
             raise UnknownNameError("cost distance", distance, (*DISTANCES, METRIC))
         if distance == METRIC and metric is None:
-            raise ValueError("the cost `metric` needs a temporal metric: this world model has none")
+            raise SettingError(
+                "the cost `metric` needs a temporal metric: this world model has none"
+            )
         if over_steps not in ("last", "sum"):
-            raise ValueError(f"over_steps must be last or sum, got {over_steps!r}")
+            raise SettingError(f"over_steps must be last or sum, got {over_steps!r}")
         self.distance = metric if distance == METRIC else DISTANCES[distance]
         self.over_steps = over_steps
 

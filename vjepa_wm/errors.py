@@ -42,3 +42,7 @@ class DataError(VjepaWmError):
 
 class CheckpointError(VjepaWmError):
     """Weights or a config that are missing, damaged or do not fit together."""
+
+
+class SettingError(VjepaWmError, ValueError):
+    """A setting or an input out of its range, or of another shape or type than wanted."""

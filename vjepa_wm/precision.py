@@ -2,6 +2,8 @@
 
 import torch
 
+from vjepa_wm.errors import SettingError
+
 
 def has_native_bf16(device: str | torch.device) -> bool:
     """Whether the device multiplies bfloat16 natively; on a CPU that is AVX512-BF16 or AMX."""
@@ -15,10 +17,10 @@ def resolve_dtype(precision: str, device: str | torch.device) -> torch.dtype:
     """Resolve `auto`, `bf16` or `fp32` to a dtype for a device.
 
     Raises:
-        ValueError: another word.
+        SettingError: another word.
     """
     if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
+        raise SettingError(f"precision must be auto, bf16 or fp32, got {precision!r}")
     if precision == "bf16" or (precision == "auto" and has_native_bf16(device)):
         return torch.bfloat16
     return torch.float32

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vjepa_wm.encoders.frozen import layer_norm
+from vjepa_wm.errors import SettingError
 from vjepa_wm.nn.blocks import NORM_EPS, Attention, Mlp, init_transformer
 from vjepa_wm.nn.kv_cache import KVCache
 from vjepa_wm.nn.rope import Rope, grid_positions, rope_3d
@@ -78,6 +79,8 @@ class ActionPredictor(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
+        if width % num_heads:
+            raise SettingError(f"width {width} must be a multiple of num_heads {num_heads}")
         self.grid = tuple(grid)
         self.num_patches = grid[0] * grid[1]
         self.action_dim = action_dim
@@ -119,7 +122,7 @@ class ActionPredictor(nn.Module):
             (B, T, P, D); the output at t predicts frame t + 1.
 
         Raises:
-            ValueError: more frames than trained on, or shapes that disagree.
+            SettingError: more frames than trained on, or shapes that disagree.
         """
         frames = latents.shape[1]
         self._check(latents, actions, first=0)
@@ -206,13 +209,13 @@ class ActionPredictor(nn.Module):
     def _check(self, latents: Tensor, actions: Tensor, *, first: int) -> None:
         frames = latents.shape[1]
         if first + frames > self.max_frames:
-            raise ValueError(
+            raise SettingError(
                 f"{first + frames} frames were given to a predictor trained on {self.max_frames}: "
                 "shorten the context or the planning horizon"
             )
         wanted = (*latents.shape[:2], self.action_dim)
         if actions.shape != wanted or latents.shape[2] != self.num_patches:
-            raise ValueError(
+            raise SettingError(
                 f"wanted latents (B, T, {self.num_patches}, D) and actions (B, T, "
                 f"{self.action_dim}), got {tuple(latents.shape)} and {tuple(actions.shape)}"
             )

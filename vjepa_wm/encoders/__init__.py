@@ -1,0 +1,1 @@
+"""Encoders: the video ViT, frozen for planning, and where to find trained ones."""

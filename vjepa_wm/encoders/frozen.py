@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.errors import SettingError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,7 +56,7 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         side = image_size // vit.patch_size
         if image_size % vit.patch_size or side % pool:
-            raise ValueError(
+            raise SettingError(
                 f"image_size {image_size} must be a multiple of patch size {vit.patch_size} times "
                 f"pool {pool}"
             )
@@ -104,10 +105,10 @@ class FrozenEncoder(nn.Module):
             layer-normed again.
 
         Raises:
-            ValueError: the dtype or the shape is another.
+            SettingError: the dtype or the shape is another.
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
-            raise ValueError(
+            raise SettingError(
                 f"pixels must be uint8 (B, T, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"
             )
         batch, frames = pixels.shape[:2]

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vjepa_wm.errors import SettingError
 from vjepa_wm.nn.blocks import NORM_EPS, Block, init_transformer
 from vjepa_wm.nn.rope import RopeStyle, grid_positions, rope_3d
 
 
 class PatchEmbed(nn.Module):
-    """Cut a video into tubelets of `tubelet_size` frames by `patch_size`^2 pixels and embed each."""
+    """Cut a video into tubelets of frames by square patches, and embed each."""
 
     def __init__(self, *, patch_size: int, tubelet_size: int, dim: int) -> None:
         super().__init__()
@@ -74,12 +75,12 @@ class VideoViT(nn.Module):
         """Number of tokens along time, rows and columns of a video (B, C, T, H, W).
 
         Raises:
-            ValueError: the video cannot be cut into whole tubelets.
+            SettingError: the video cannot be cut into whole tubelets.
         """
         _, _, frames, height, width = video_shape
         kernel = self.patch_embed.kernel
         if any(size % step for size, step in zip((frames, height, width), kernel, strict=True)):
-            raise ValueError(
+            raise SettingError(
                 f"video of (frames, height, width) = {(frames, height, width)} cannot be cut into "
                 f"tubelets of {kernel}: each size must be a multiple"
             )

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vjepa_wm.errors import SettingError
+
 MAX_DRAWS = 1000  # of one sample's mask, before the blocks are called too large for the grid
 
 
@@ -36,9 +38,11 @@ class MultiBlockMask:
     def __post_init__(self) -> None:
         for name in ("spatial_scale", "temporal_scale"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+                raise SettingError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         if self.spatial_scale == 1 and self.temporal_scale == 1:
-            raise ValueError("a block of the whole clip leaves no context: lower one of its scales")
+            raise SettingError(
+                "a block of the whole clip leaves no context: lower one of its scales"
+            )
 
     def sample(
         self, rng: np.random.Generator, *, batch_size: int, grid: tuple[int, int, int]
@@ -52,7 +56,7 @@ class MultiBlockMask:
             Context ids (B, Lc) and target ids (B, Lt), both sorted, disjoint within a sample.
 
         Raises:
-            ValueError: blocks of this size leave no context on this grid.
+            SettingError: blocks of this size leave no context on this grid.
         """
         size = self._block_size(rng, grid)
         masks = [self._sample_one(rng, grid, size) for _ in range(batch_size)]
@@ -82,7 +86,7 @@ class MultiBlockMask:
                 mask[tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))] = True
             if not mask.all():  # an empty context teaches nothing: draw again
                 return mask.reshape(-1)
-        raise ValueError(
+        raise SettingError(
             f"{self.num_blocks} blocks of {size} tokens cover the whole grid of {grid} (frames, "
             "rows, columns) and leave no context: lower num_blocks or a scale, or use longer clips "
             "or larger images"

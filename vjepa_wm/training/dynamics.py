@@ -6,6 +6,7 @@ Shapes: B windows, T frames, P tokens, D latent width, A action width.
 import torch
 from torch import Tensor
 
+from vjepa_wm.errors import SettingError
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.world_model import WorldModel
 
@@ -41,7 +42,7 @@ class DynamicsLoss:
         change_weight: float,
     ) -> None:
         if not 1 <= rollout_steps <= predictor.max_frames:
-            raise ValueError(
+            raise SettingError(
                 f"rollout_steps must be between 1 and max_frames {predictor.max_frames}, "
                 f"got {rollout_steps}"
             )
@@ -59,11 +60,11 @@ class DynamicsLoss:
         `share` is the share of the budget that is spent.
 
         Raises:
-            ValueError: the windows are too short for the rollout term.
+            SettingError: the windows are too short for the rollout term.
         """
         inputs, targets = latents[:, :-1], latents[:, 1:]
         if self.rollout_steps > inputs.shape[1]:
-            raise ValueError(
+            raise SettingError(
                 f"rollout_steps {self.rollout_steps} needs windows of at least "
                 f"{self.rollout_steps + 1} frames, got {latents.shape[1]}"
             )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vjepa_wm.errors import CheckpointError
+from vjepa_wm.errors import CheckpointError, SettingError
 from vjepa_wm.files import atomic_path
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.progress import progress
@@ -69,9 +69,10 @@ class Trainer:
         seed: int,
     ) -> None:
         if steps is None and minutes is None:
-            raise ValueError("the trainer needs a budget: give steps, minutes or both")
-        if validate_every < 1:
-            raise ValueError(f"validate_every must be at least 1 step, got {validate_every}")
+            raise SettingError("the trainer needs a budget: give steps, minutes or both")
+        for name, count in (("validate_every", validate_every), ("batch_size", batch_size)):
+            if count < 1:
+                raise SettingError(f"{name} must be at least 1, got {count}")
         self.steps = steps
         self.minutes = minutes
         self.batch_size = batch_size
