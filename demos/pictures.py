@@ -18,7 +18,7 @@ def panel(pixels: np.ndarray, caption: str) -> Image.Image:
     """One captioned picture of pixels (H, W, 3)."""
     image = Image.new("RGB", (SIZE, SIZE + CAPTION), BACKGROUND)
     ImageDraw.Draw(image).text((6, 3), caption, fill=INK, font=ImageFont.load_default(14))
-    picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    picture = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     image.paste(picture, (0, CAPTION))
     return image
 
