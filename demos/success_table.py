@@ -31,7 +31,9 @@ def main() -> None:
                 if result["level"] == summary["level"]:
                     shown = f"{result['reached']} of {result['episodes']}"
             rows = {row["agent"]: row for row in summary["rows"]}
-            cells = "".join(f"{_cell(rows[agent]):>26}" for agent in AGENTS)
+            cells = "".join(
+                f"{_cell(rows[agent]) if agent in rows else 'not measured':>26}" for agent in AGENTS
+            )
             print(f"{name:<12} {summary['level']:<6} {shown:>12}{cells}")
     print("success in %, with 95 % interval and number of episodes")
 
