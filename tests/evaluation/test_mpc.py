@@ -1,0 +1,88 @@
+"""evaluate agent=mpc on a real environment: from options to files, with a random world model."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from vjepa_wm import evaluate
+from vjepa_wm.checkpoint import load_checkpoint
+from vjepa_wm.evaluation.tasks import load_task_set
+from vjepa_wm.files import read_json
+
+TINY = ["env=reacher", "agent=mpc", "episodes=3", "max_steps=3", "planner.horizon=2"]
+TINY += ["planner.num_samples=8", "planner.num_elites=2", "planner.iterations=1"]
+
+
+@pytest.fixture
+def run(world_model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Run the verb in an empty folder."""
+
+    def run(*options: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        options = (f"model={world_model_folder}", *options)
+        monkeypatch.setattr("sys.argv", ["evaluate", *TINY, *options])
+        evaluate.main()
+
+    return run
+
+
+def episodes_of(folder: Path) -> list[dict[str, str]]:
+    """Read the figures of every episode, those of the clock left out."""
+    with open(folder / "episodes.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert all(float(line.pop("seconds_per_action")) > 0 for line in lines)
+    return lines
+
+
+def test_frozen_tasks_are_played_and_written_down(
+    run, world_model_folder: Path, tmp_path: Path, capsys
+) -> None:
+    """The same figures whether episodes run side by side or one after another."""
+    run("out=together")
+    run("out=alone", "batch=1")
+    shown = capsys.readouterr().out
+    assert shown.startswith("reacher, near goals, frozen tasks, at most 3 steps")
+    assert "arm_position_m final / best" in shown
+    together, alone = (episodes_of(tmp_path / name) for name in ("together", "alone"))
+    tasks = load_task_set("reacher").select("near", 3)
+    assert [int(line["seed"]) for line in together] == [task.seed for task in tasks]
+    for line, task in zip(together, tasks, strict=True):
+        assert (line["agent"], line["steps"], line["fault"]) == ("mpc", "3", "")
+        assert float(line["best_arm_position_m"]) <= task.distance["arm_position_m"]
+        assert float(line["final_arm_position_m"]) != task.distance["arm_position_m"]
+    assert [line["seed"] for line in alone] == [line["seed"] for line in together]
+    summary = read_json(tmp_path / "together" / "summary.json")
+    assert [row["agent"] for row in summary["rows"]] == ["mpc"]
+    assert summary["rows"][0]["episodes"] == 3
+    assert summary["digests"] == {
+        "tasks": load_task_set("reacher").digest,
+        "model": load_checkpoint(world_model_folder).digest,
+    }
+
+
+def test_the_seed_decides(run, tmp_path: Path) -> None:
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(f"out={out}", f"seed={seed}", "episodes=1")
+    first, again, other = (episodes_of(tmp_path / name) for name in "abc")
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("planner.horizon=9", "mpc: context_len 2 and horizon 9 make 10 frames"),
+        ("context_len=0", "mpc: context_len 0"),
+        ("env.frame_skip=2", "was trained for other actions than env=reacher has"),
+        ("planner.horizn=3", "Did you mean 'planner.horizon'"),
+    ],
+)
+def test_bad_options_end_with_one_line(run, option: str, said: str, capsys, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run(option)
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []

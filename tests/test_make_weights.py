@@ -1,0 +1,84 @@
+"""make_weights end to end, tiny: from nothing to weights that load, with cards and figures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from vjepa_wm import load_world_model
+from vjepa_wm.files import read_json
+from vjepa_wm.make_weights import levels
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = {
+    "collect": ["steps=24", "workers=1"],
+    "pretrain": ["vit=tiny", "mask_predictor=tiny", "trainer.batch_size=4", "pool=4"],
+    "train_ac": [
+        "predictor=tiny",
+        "trainer.steps=4",
+        "trainer.validate_every=2",
+        "metric_trainer.steps=2",
+        "validation_windows=8",
+    ],
+    "evaluate": [
+        "max_steps=2",
+        "planner.num_samples=8",
+        "planner.num_elites=2",
+        "planner.iterations=1",
+        "simulator_planner.horizon=2",
+        "simulator_planner.num_samples=8",
+        "simulator_planner.num_elites=2",
+        "simulator_planner.iterations=1",
+    ],
+}
+
+
+@pytest.mark.slow
+def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vjepa_wm.make_weights", "ship_to=shipped", "episodes=12"]
+    command += ["~minutes.two_rooms", "~minutes.push", "~minutes.push_t", "minutes.reacher=1"]
+    command += ["pretrain_steps=2", "evaluation_episodes=2"]
+    for name, options in OPTIONS.items():
+        listed = ",".join(json.dumps(option) for option in options)
+        command.append(f"more.{name}=[{listed}]")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def run() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    assert "data=[data/reacher]" in first.stdout
+    shipped = tmp_path / "shipped"
+    assert {path.name for path in shipped.iterdir()} == {"compact", "reacher"}
+    for name in ("compact", "reacher"):
+        assert (shipped / name / "model.safetensors").stat().st_size < 1e6
+        assert (shipped / name / "README.md").read_text().startswith("# ")
+        assert str(tmp_path) not in (shipped / name / "config.json").read_text()
+    evaluation = read_json(shipped / "reacher" / "evaluation.json")
+    assert [summary["level"] for summary in evaluation] == ["near", "far"]
+    digest = read_json(shipped / "reacher" / "config.json")["weights_digest"]
+    for summary in evaluation:
+        assert [row["agent"] for row in summary["rows"]] == ["random", "mpc", "simulator"]
+        assert summary["digests"]["model"] == digest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert load_world_model("shipped/reacher").encoder.pool == 4
+
+    second = run()
+    assert second.returncode == 0, second.stderr
+    assert "recorded 0 frames" in second.stdout
+    assert read_json(shipped / "reacher" / "config.json")["weights_digest"] == digest
+
+
+def test_levels_are_those_of_the_environments() -> None:
+    """A level added to an environment is measured, too."""
+    for env, env_id in (("two_rooms", "TwoRooms"), ("push", "Push"), ("reacher", "Reacher")):
+        known = gymnasium.make(f"envs:vjepa_wm/{env_id}-v0").unwrapped.levels
+        assert set(levels(env)) == set(known)
