@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from planners import CEM
 from tests import tiny
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.errors import CheckpointError
+from vjepa_wm.train_ac import open_or_collect
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,6 +106,18 @@ def test_another_encoder_than_trained_on_is_refused(trained: Path, tmp_path: Pat
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="trained on encoder"):
         load_world_model(run)
+
+
+def test_a_killed_collection_is_finished_first(tmp_path: Path) -> None:
+    """What a kill leaves, meta.json and some of the shards, is completed with its own count."""
+    env = {"id": "envs:vjepa_wm/Reacher-v0", "image_size": 16, "frame_skip": 1}
+    cfg = OmegaConf.create({"data": str(tmp_path / "data"), "episodes": 2, "env": env})
+    whole = open_or_collect(cfg)
+    shutil.rmtree(next((tmp_path / "data" / "shards").iterdir()))
+    cfg.episodes = 7
+    again = open_or_collect(cfg)
+    assert again.num_episodes == 2
+    assert again.digest == whole.digest
 
 
 def test_unknown_model_names_the_nearest() -> None:

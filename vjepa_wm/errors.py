@@ -40,6 +40,10 @@ class DataError(VjepaWmError):
     """Trajectories or cached latents that are missing, damaged or contradictory."""
 
 
+class IncompleteDataError(DataError):
+    """Trajectories whose collection was stopped before its end."""
+
+
 class CheckpointError(VjepaWmError):
     """Weights or a config that are missing, damaged or do not fit together."""
 

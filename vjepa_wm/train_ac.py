@@ -18,9 +18,9 @@ from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.cli import progress, run_verb, verb
 from vjepa_wm.data.collection import CollectSettings, available_cores, collect
 from vjepa_wm.data.latents import LatentCache, LatentWindows
-from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.errors import DataError
+from vjepa_wm.errors import DataError, IncompleteDataError
 from vjepa_wm.files import read_json, write_json
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
@@ -77,16 +77,21 @@ def main(cfg: DictConfig) -> None:
 
 
 def open_or_collect(cfg: DictConfig) -> Trajectories:
-    """Open the trajectories, collecting them first if there are none."""
-    if not (Path(cfg.data) / "meta.json").exists():
-        logger.info("no trajectories in %s: collecting %d episodes", cfg.data, cfg.episodes)
-        settings = CollectSettings(
-            env_id=cfg.env.id,
-            image_size=cfg.env.image_size,
-            frame_skip=cfg.env.frame_skip,
-            episodes=cfg.episodes,
-        )
-        collect(settings, cfg.data, workers=available_cores(), progress=progress)
+    """Open the trajectories, collecting first what is missing of them."""
+    episodes = cfg.episodes
+    if (Path(cfg.data) / "meta.json").exists():
+        try:
+            return Trajectories.open(cfg.data)
+        except IncompleteDataError:  # the collection was killed: go on with it
+            episodes = TrajectoryMeta.read(cfg.data).episodes
+    logger.info("trajectories missing in %s: collecting %d episodes", cfg.data, episodes)
+    settings = CollectSettings(
+        env_id=cfg.env.id,
+        image_size=cfg.env.image_size,
+        frame_skip=cfg.env.frame_skip,
+        episodes=episodes,
+    )
+    collect(settings, cfg.data, workers=available_cores(), progress=progress)
     return Trajectories.open(cfg.data)
 
 

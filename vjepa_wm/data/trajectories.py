@@ -29,7 +29,7 @@ import numpy as np
 
 from vjepa_wm.data.shards import ARRAYS, Episode, read_shard, shard_path, write_shard
 from vjepa_wm.data.windows import FrameArrays, WindowIndex, gather_actions
-from vjepa_wm.errors import DataError
+from vjepa_wm.errors import DataError, IncompleteDataError
 from vjepa_wm.files import digest, read_json, write_json
 
 FORMAT_VERSION = 1
@@ -208,7 +208,7 @@ class Trajectories:
         shards = [read_shard(path, meta=meta) for path in _shard_paths(folder)]
         found = sum(len(shard.lengths) for shard in shards)
         if found != meta.episodes or not shards:
-            raise DataError(
+            raise IncompleteDataError(
                 f"{folder} is incomplete: wanted {meta.episodes} episodes, got {found}; "
                 "run the same collect command again to add those that are missing"
             )
