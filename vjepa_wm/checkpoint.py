@@ -1,5 +1,7 @@
 """Model checkpoints: `model.safetensors` + `config.json` in a folder, nothing that can run code."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from vjepa_wm.files import atomic_path, digest, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a whole dotted part of a name, as in blocks.3.norm
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,48 @@ class Checkpoint:
         """
         prefix = f"{part}."
         own = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-        wanted = module.state_dict()
-        faults = [f"missing {name}" for name in wanted.keys() - own.keys()]
-        faults += [f"surplus {name}" for name in own.keys() - wanted.keys()]
-        faults += [
-            f"{name}: wanted {tuple(wanted[name].shape)}, got {tuple(own[name].shape)}"
-            for name in wanted.keys() & own.keys()
-            if wanted[name].shape != own[name].shape
-        ]
-        if faults:
-            raise CheckpointError(
-                f"the weights in {self.folder} do not fit its {CONFIG}: {'; '.join(sorted(faults))}"
-            )
+        if faults := tensor_faults(module.state_dict(), own):
+            raise CheckpointError(f"the weights in {self.folder} do not fit its {CONFIG}: {faults}")
         module.load_state_dict(own, strict=True)
+
+
+def tensor_faults(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> str:
+    """List the tensors that are missing, surplus or of another shape.
+
+    Names that differ in one number only share an entry: `missing blocks.0-11.norm1.bias`.
+
+    Returns:
+        The faults, separated by semicolons; empty when every tensor fits.
+    """
+    faults = [("missing ", name, "") for name in wanted.keys() - got.keys()]
+    faults += [("surplus ", name, "") for name in got.keys() - wanted.keys()]
+    faults += [
+        ("", name, f": wanted {tuple(wanted[name].shape)}, got {tuple(got[name].shape)}")
+        for name in wanted.keys() & got.keys()
+        if wanted[name].shape != got[name].shape
+    ]
+    numbers: dict[tuple[str, str, str, str], list[int]] = {}
+    for kind, name, shapes in faults:
+        number = _NUMBER.search(name)
+        start, end = (number.start(), number.end()) if number else (len(name), len(name))
+        entry = (kind, name[:start], name[end:], shapes)
+        numbers.setdefault(entry, []).extend([int(number.group())] if number else [])
+    listed = [
+        f"{kind}{start}{_ranges(found)}{end}{shapes}"
+        for (kind, start, end, shapes), found in numbers.items()
+    ]
+    return "; ".join(sorted(listed))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write 0, 1, 2, 5 as `0-2,5`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def save_checkpoint(folder: Path, modules: dict[str, nn.Module], config: dict) -> str:
