@@ -24,7 +24,8 @@ class MPCAgent:
 
     One object serves a single environment (pixels (H, W, 3) in, action (A,) out) and n of them
     ((n, H, W, 3) in, (n, A) out); which of the two is told by the goal. Each environment's actions
-    follow from the seed and its own history alone, not from how many are planned for together.
+    follow from the seed, the number of episodes before it and its own history, not from how many
+    are planned for together.
 
     Args:
         world_model: encodes and imagines.
@@ -65,6 +66,7 @@ class MPCAgent:
         self.context_len = context_len
         self.replan_every = replan_every
         self.seed = seed
+        self._num_episodes = 0  # begun so far: noise follows from it, not from how they are batched
         self.goal: Tensor | None = None  # latents (n, P, D)
         self._given_goal: Tensor | None = None  # pixels, as `get_action` last got them
 
@@ -86,7 +88,9 @@ class MPCAgent:
         pixels = _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
         self.is_single = pixels.ndim == 3
         self.goal = self._encode(pixels)
-        self.slots = [_Slot(seed=self.seed * 1_000_003 + i) for i in range(len(self.goal))]
+        episodes = range(self._num_episodes, self._num_episodes + len(self.goal))
+        self.slots = [_Slot(seed=self.seed * 1_000_003 + episode) for episode in episodes]
+        self._num_episodes = episodes.stop
 
     def set_goal(self, goal: Pixels | Mapping[str, Pixels], env_ids: np.ndarray) -> None:
         """Give new goals to some environments and forget their past.
