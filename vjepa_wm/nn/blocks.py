@@ -26,7 +26,12 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, rope: Rope, *, mask: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        rope: Rope | None,
+        *,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
     ) -> Tensor:
         """Attend within `x` (B, L, D); with a cache, also to the tokens it holds.
 
@@ -38,7 +43,7 @@ class Attention(nn.Module):
         x = attend(query, key, value, mask)
         return self.proj(x.transpose(1, 2).flatten(2))
 
-    def project(self, x: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of `x`, each (B, heads, L, head_dim), turned by position."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, heads, head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -82,7 +87,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
         """Map tokens (B, L, D) to (B, L, D)."""
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))

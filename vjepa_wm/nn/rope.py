@@ -8,10 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-RopeStyle = Literal["tiled", "interleaved"]
+from vjepa_wm.errors import SettingError
+
+RopeStyle = Literal["tiled", "interleaved", "interpolated"]
 Rope = tuple[Tensor, Tensor]  # cos and signed sin, each (B or 1, 1, L, D)
 
 NUM_AXES = 3
+INTERPOLATED_SIDE = 16  # rows and columns V-JEPA 2.1 maps every grid to: 256 pixels of patch 16
 
 
 def grid_positions(token_ids: Tensor, *, rows: int, columns: int) -> Tensor:
@@ -22,6 +25,29 @@ def grid_positions(token_ids: Tensor, *, rows: int, columns: int) -> Tensor:
     return torch.stack([frame, row, column], dim=-1)
 
 
+def token_rope(
+    token_ids: Tensor, *, rows: int, columns: int, head_dim: int, style: RopeStyle
+) -> Rope:
+    """Compute the rotary table of tokens (L,) or (B, L) on a grid of rows and columns.
+
+    `interpolated` spreads the rows and columns of every grid evenly over 0..15 and then turns as
+    `interleaved` does; time is not touched (V-JEPA 2.1). The other styles count 0, 1, 2, ...
+
+    Raises:
+        SettingError: `interpolated`, and a side has one patch only.
+    """
+    positions = grid_positions(token_ids, rows=rows, columns=columns)
+    if style == "interpolated":
+        if min(rows, columns) < 2:
+            raise SettingError(
+                f"interpolated rotary positions need at least 2 patches on each side, got "
+                f"{rows} x {columns}: use a larger image"
+            )
+        scale = [1.0] + [(INTERPOLATED_SIDE - 1) / (side - 1) for side in (rows, columns)]
+        positions = positions * torch.tensor(scale, device=positions.device)
+    return rope_3d(positions, head_dim=head_dim, style=style)
+
+
 def rope_3d(positions: Tensor, *, head_dim: int, style: RopeStyle) -> Rope:
     """Compute the rotary table of the given positions.
 
@@ -29,9 +55,9 @@ def rope_3d(positions: Tensor, *, head_dim: int, style: RopeStyle) -> Rope:
     remaining channels pass unchanged. Channels are paired (2j, 2j + 1).
 
     `interleaved` gives both channels of a pair the same frequency: a rotation (V-JEPA 2.1, and
-    everything trained here). `tiled` repeats the list of frequencies instead, so the two channels
-    of a pair turn by different angles. That is not a rotation, but V-JEPA 2 and 2-AC were trained
-    with it and their weights need it.
+    everything trained here); so does `interpolated`, see `token_rope`. `tiled` repeats the list of
+    frequencies instead, so the two channels of a pair turn by different angles. That is not a
+    rotation, but V-JEPA 2 and 2-AC were trained with it and their weights need it.
 
     Args:
         positions: (L, 3) or (B, L, 3) grid positions.
@@ -60,8 +86,13 @@ def rope_3d(positions: Tensor, *, head_dim: int, style: RopeStyle) -> Rope:
     return angles.cos(), sin
 
 
-def apply_rope(x: Tensor, rope: Rope) -> Tensor:
-    """Turn queries or keys (B, heads, L, D) by their positions; keeps the dtype of `x`."""
+def apply_rope(x: Tensor, rope: Rope | None) -> Tensor:
+    """Turn queries or keys (B, heads, L, D) by their positions; keeps the dtype of `x`.
+
+    None, where positions were added to the tokens instead, turns nothing.
+    """
+    if rope is None:
+        return x
     cos, sin = (table.to(x.dtype) for table in rope)
     swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return torch.addcmul(x * cos, swapped, sin)

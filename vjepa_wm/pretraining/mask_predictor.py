@@ -3,14 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm.errors import SettingError
 from vjepa_wm.nn.blocks import NORM_EPS, Block, init_transformer
-from vjepa_wm.nn.rope import RopeStyle, grid_positions, rope_3d
+from vjepa_wm.nn.rope import RopeStyle, token_rope
 
 
 class MaskPredictor(nn.Module):
     """A narrow transformer over context tokens and mask tokens at their true positions.
 
-    V-JEPA 2 (arXiv 2506.09985, section 2.1); parameter names of the published checkpoints.
+    V-JEPA 2 (arXiv 2506.09985, section 2.1) and V-JEPA 2.1 (arXiv 2603.14482); parameter names of
+    the published checkpoints.
 
     Args:
         embed_dim: width D of the encoder.
@@ -19,7 +21,12 @@ class MaskPredictor(nn.Module):
         num_heads: attention heads per block.
         num_mask_tokens: learned mask tokens; one is used at a time (`mask_index`).
         mlp_ratio: hidden width of the MLP as a multiple of the predictor's width.
-        rope_style: see `vjepa_wm.nn.rope.rope_3d`.
+        rope_style: see `vjepa_wm.nn.rope`.
+        levels: taps of the encoder that come in and are predicted, side by side on channels.
+        output_dim: width of the predictions; None is `levels` * D. A student taught by a wider
+            encoder predicts that encoder's width.
+        dense: also predict the context tokens, and mark images and videos by a learned vector
+            (V-JEPA 2.1).
     """
 
     def __init__(
@@ -32,12 +39,17 @@ class MaskPredictor(nn.Module):
         num_mask_tokens: int,
         mlp_ratio: float = 4.0,
         rope_style: RopeStyle = "interleaved",
+        levels: int = 1,
+        output_dim: int | None = None,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         width = predictor_embed_dim
+        output_dim = levels * embed_dim if output_dim is None else output_dim
         self.head_dim = width // num_heads
         self.rope_style: RopeStyle = rope_style
-        self.predictor_embed = nn.Linear(embed_dim, width)
+        self.dense = dense
+        self.predictor_embed = _input_layers(embed_dim, width=width, levels=levels)
         self.mask_tokens = nn.ParameterList(
             nn.Parameter(torch.zeros(1, 1, width)) for _ in range(num_mask_tokens)
         )
@@ -45,7 +57,11 @@ class MaskPredictor(nn.Module):
             Block(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
         self.predictor_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.predictor_proj = nn.Linear(width, embed_dim)
+        self.predictor_proj = nn.Linear(width, output_dim)
+        if dense:
+            self.predictor_proj_context = nn.Linear(width, output_dim)
+            self.img_mod_embed = nn.Parameter(torch.zeros(1, 1, width))
+            self.video_mod_embed = nn.Parameter(torch.zeros(1, 1, width))
         init_transformer(self, self.predictor_blocks)
 
     def forward(
@@ -56,26 +72,82 @@ class MaskPredictor(nn.Module):
         *,
         grid: tuple[int, int, int],
         mask_index: int,
+        is_image: bool = False,
     ) -> Tensor:
         """Predict the target tokens.
 
         Args:
-            context: (B, Lc, D) encoded visible tokens.
+            context: (B, Lc, levels * D) encoded visible tokens.
             context_ids: (B, Lc) their places on the grid.
             target_ids: (B, Lt) the places to predict.
             grid: tokens along (time, rows, columns).
             mask_index: which mask token stands at the target places.
+            is_image: whether the tokens came through the encoder's image path; only a `dense`
+                predictor tells images from videos.
 
         Returns:
-            Predictions (B, Lt, D).
+            Predictions (B, Lt, output_dim).
         """
-        queries = self.mask_tokens[mask_index].expand(*target_ids.shape, -1)  # (B, Lt, width)
-        x = self.predictor_embed(context)
-        x = torch.cat([x, queries.to(x.dtype)], dim=1)
         ids = torch.cat([context_ids, target_ids], dim=1)
-        positions = grid_positions(ids, rows=grid[1], columns=grid[2])
-        rope = rope_3d(positions, head_dim=self.head_dim, style=self.rope_style)
+        x = self._transform(context, ids, grid=grid, mask_index=mask_index, is_image=is_image)
+        return self.predictor_proj(self.predictor_norm(x[:, context.shape[1] :]))
+
+    def forward_dense(
+        self,
+        context: Tensor,
+        context_ids: Tensor,
+        target_ids: Tensor,
+        *,
+        grid: tuple[int, int, int],
+        mask_index: int,
+        is_image: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the target tokens and, by a projection of their own, the context tokens.
+
+        Args are those of `forward`.
+
+        Returns:
+            Predictions (B, Lt, output_dim) at the target places, (B, Lc, output_dim) at the others.
+
+        Raises:
+            SettingError: the predictor is not `dense`.
+        """
+        if not self.dense:
+            raise SettingError("this mask predictor has no projection of context tokens: dense")
+        ids = torch.cat([context_ids, target_ids], dim=1)
+        x = self._transform(context, ids, grid=grid, mask_index=mask_index, is_image=is_image)
+        x = self.predictor_norm(x)
+        seen, predicted = x.split([context.shape[1], target_ids.shape[1]], dim=1)
+        return self.predictor_proj(predicted), self.predictor_proj_context(seen)
+
+    def _transform(
+        self,
+        context: Tensor,
+        ids: Tensor,
+        *,
+        grid: tuple[int, int, int],
+        mask_index: int,
+        is_image: bool,
+    ) -> Tensor:
+        """Run the blocks over context and mask tokens at the places `ids` (B, Lc + Lt)."""
+        x = self.predictor_embed(context)
+        batch, hidden = ids.shape[0], ids.shape[1] - context.shape[1]
+        queries = self.mask_tokens[mask_index].expand(batch, hidden, -1)
+        x = torch.cat([x, queries.to(x.dtype)], dim=1)
+        if self.dense:
+            x = x + (self.img_mod_embed if is_image else self.video_mod_embed)
+        rope = token_rope(
+            ids, rows=grid[1], columns=grid[2], head_dim=self.head_dim, style=self.rope_style
+        )
         for block in self.predictor_blocks:
             x = block(x, rope)
-        x = self.predictor_norm(x[:, context.shape[1] :])
-        return self.predictor_proj(x)
+        return x
+
+
+def _input_layers(embed_dim: int, *, width: int, levels: int) -> nn.Module:
+    """One linear layer for one level; for several, a layer that first brings them back to D."""
+    if levels == 1:
+        return nn.Linear(embed_dim, width)
+    return nn.Sequential(
+        nn.Linear(levels * embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, width)
+    )
