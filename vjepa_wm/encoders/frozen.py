@@ -3,24 +3,33 @@
 Shapes: B trajectories, T frames, H W C image, P tokens per frame, D width.
 """
 
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.encoders.pixels import PixelTransform, normalise
 from vjepa_wm.errors import SettingError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = ["Backbone", "FrozenEncoder", "layer_norm", "normalise"]
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Map uint8 (..., C, H, W) to float32 with ImageNet's mean and standard deviation."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=pixels.device).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+class Backbone(Protocol):
+    """The network inside a frozen encoder: an nn.Module with these, such as `VideoViT`.
+
+    Attributes:
+        patch_size: side of a patch in pixels.
+        tubelet_size: frames per token.
+        embed_dim: width D.
+    """
+
+    patch_size: int
+    tubelet_size: int
+    embed_dim: int
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """Encode a normalised video (B, C, T, H, W) to tokens (B, L, D)."""
 
 
 def layer_norm(latents: Tensor) -> Tensor:
@@ -41,17 +50,19 @@ class FrozenEncoder(nn.Module):
         image_size: side of the square the ViT sees; other sizes are cropped and resized.
         pool: side of the square of tokens averaged into one; 1 keeps all.
         dtype: of the computation; latents are float32.
+        transform: how pictures are cut, resized and normalised; None is V-JEPA 2-AC's way.
     """
 
     def __init__(
         self,
-        vit: VideoViT,
+        vit: Backbone,
         *,
         name: str,
         digest: str,
         image_size: int,
         pool: int,
         dtype: torch.dtype = torch.float32,
+        transform: PixelTransform | None = None,
     ) -> None:
         super().__init__()
         side = image_size // vit.patch_size
@@ -66,6 +77,7 @@ class FrozenEncoder(nn.Module):
         self.image_size = image_size
         self.pool = pool
         self.dtype = dtype
+        self.transform = transform or PixelTransform()
         self.grid = (side // pool, side // pool)
 
     @property
@@ -80,9 +92,8 @@ class FrozenEncoder(nn.Module):
             "image_size": self.image_size,
             "pool": self.pool,
             "frame": "repeated to one tubelet",
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
             "dtype": str(self.dtype),
+            **self.transform.record(),
         }
 
     def train(self, mode: bool = True) -> Self:
@@ -113,23 +124,12 @@ class FrozenEncoder(nn.Module):
             )
         batch, frames = pixels.shape[:2]
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, H, W)
-        images = normalise(self._resize(images))
+        images = self.transform(images, self.image_size)
         video = images.unsqueeze(2).expand(-1, -1, self.vit.tubelet_size, -1, -1)
         latents = layer_norm(self(video).float())  # (B * T, rows * columns, D)
         if self.pool > 1:
             latents = layer_norm(self._pool(latents))
         return latents.unflatten(0, (batch, frames))
-
-    def _resize(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        images = images[..., top : top + side, left : left + side]
-        if side == self.image_size:
-            return images
-        size = (self.image_size, self.image_size)
-        resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-        return resized.round().clamp(0, 255)
 
     def _pool(self, latents: Tensor) -> Tensor:
         rows, columns = (side * self.pool for side in self.grid)
