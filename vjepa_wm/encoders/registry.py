@@ -1,17 +1,28 @@
-"""Finds encoders by name: shipped ones, and folders written by `python -m vjepa_wm.pretrain`."""
+"""Finds encoders by name: shipped, trained here, published by Meta, or of timm."""
 
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-from vjepa_wm.checkpoint import load_checkpoint
+from vjepa_wm.checkpoint import CONFIG, load_checkpoint
+from vjepa_wm.downloads import cached_file, recorded_digest
+from vjepa_wm.encoders.families import ENCODERS
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.published import (
+    choose_net,
+    encoder_tensors,
+    fill,
+    is_huggingface_config,
+    open_published,
+)
 from vjepa_wm.encoders.vit import VideoViT
-from vjepa_wm.errors import CheckpointError, UnknownNameError
+from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
+from vjepa_wm.files import digest, read_json
 from vjepa_wm.precision import resolve_dtype
 
 SHIPPED = ("compact",)
+TIMM = "timm:"
 
 
 def shipped_folder(name: str) -> Path:
@@ -26,28 +37,79 @@ def load_encoder(
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     pool: int | None = None,
+    image_size: int | None = None,
+    net: str | None = None,
 ) -> FrozenEncoder:
     """Load a frozen encoder.
 
     Args:
-        name: `compact`, shipped with the package, or the path of a checkpoint folder.
-        checkpoint: folder to take the weights from instead.
+        name: `compact`, shipped with the package; a published V-JEPA encoder such as
+            `vjepa2_vitl_256`; `timm:<model>`; or the path of a checkpoint folder.
+        checkpoint: file or folder to take the weights from instead. Without one, a published
+            encoder is looked for in the cache folder and downloaded if need be.
         device: where it runs.
         dtype: `auto` (bfloat16 where the machine has it), `bf16` or `fp32`.
-        pool: side of the square of tokens averaged into one; None takes the checkpoint's own.
+        pool: side of the square of tokens averaged into one; None takes the checkpoint's own, 1 for
+            a published encoder.
+        image_size: side of the square the encoder sees, pixels; None is what it was trained at.
+        net: which network of a published file: `encoder` (the student), `target_encoder` or
+            `ema_encoder` (its moving average). None is the moving average that Meta evaluates.
 
     Raises:
         UnknownNameError: there is no such encoder; the nearest names are given.
-        CheckpointError: the folder is incomplete, damaged or of something else.
+        CheckpointError: the file is not to be had, incomplete, damaged or of something else.
+        SettingError: an option does not go with this kind of encoder.
     """
+    if name.startswith(TIMM):
+        _refuse(name, checkpoint=checkpoint, net=net)
+        from vjepa_wm.encoders.timm_vit import load_timm_encoder
+
+        return load_timm_encoder(
+            name.removeprefix(TIMM), device=device, dtype=dtype, pool=pool, image_size=image_size
+        )
+    options = {"device": device, "dtype": dtype, "pool": pool, "image_size": image_size}
+    if name in ENCODERS and not (checkpoint and _is_ours(Path(checkpoint))):
+        return _load_published(name, checkpoint, net=net, **options)
+    _refuse(name, net=net)
+    return _load_ours(_folder(name, checkpoint), **options)
+
+
+def _refuse(name: str, **unused: object) -> None:
+    """Refuse an option that is given and has no meaning for this kind of encoder."""
+    for option, value in unused.items():
+        if value is not None:
+            raise SettingError(f"encoder '{name}' takes no {option}, got {value!r}: leave it out")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a path is a folder that this package wrote."""
+    if not (path / CONFIG).is_file():
+        return False
+    return not is_huggingface_config(read_json(path / CONFIG))
+
+
+def _folder(name: str, checkpoint: str | Path | None) -> Path:
+    known = (*SHIPPED, *ENCODERS, f"{TIMM}<model>")
     if checkpoint is None:
         if name in SHIPPED:
-            checkpoint = shipped_folder(name)
-        elif Path(name).is_dir():
-            checkpoint = Path(name)
-        else:
-            raise UnknownNameError("encoder", name, SHIPPED)
-    loaded = load_checkpoint(checkpoint)
+            return shipped_folder(name)
+        if Path(name).is_dir():
+            return Path(name)
+        raise UnknownNameError("encoder", name, known)
+    if Path(checkpoint).is_file():  # only published weights come as one file
+        raise UnknownNameError("published encoder", name, ENCODERS)
+    return Path(checkpoint)
+
+
+def _load_ours(
+    folder: Path,
+    *,
+    device: str | torch.device,
+    dtype: str,
+    pool: int | None,
+    image_size: int | None,
+) -> FrozenEncoder:
+    loaded = load_checkpoint(folder)
     config = loaded.config
     if config["kind"] != "encoder":
         raise CheckpointError(f"{loaded.folder} holds a {config['kind']}, wanted an encoder")
@@ -57,7 +119,39 @@ def load_encoder(
         vit.to(device),
         name=config["name"],
         digest=loaded.digest,
-        image_size=config["image_size"],
+        image_size=config["image_size"] if image_size is None else image_size,
         pool=config["pool"] if pool is None else pool,
         dtype=resolve_dtype(dtype, device),
     )
+
+
+def _load_published(
+    name: str,
+    checkpoint: str | Path | None,
+    *,
+    device: str | torch.device,
+    dtype: str,
+    pool: int | None,
+    image_size: int | None,
+    net: str | None,
+) -> FrozenEncoder:
+    published, resolved = ENCODERS[name], resolve_dtype(dtype, device)
+    if checkpoint is None:
+        checkpoint = cached_file(published.file, published.url, size_gb=published.size_gb)
+    file = open_published(checkpoint)
+    net = choose_net(file, published, net)
+    tensors = encoder_tensors(file, name, net=net)
+    file_digest = recorded_digest(file.path)
+    with torch.device("meta"):
+        vit = VideoViT(**published.vit)
+    encoder = FrozenEncoder(
+        vit,
+        # Student and average of one file have latents of their own
+        name=f"{name}/{net}",
+        digest=digest(f"{file_digest} {net}".encode()),
+        image_size=published.image_size if image_size is None else image_size,
+        pool=1 if pool is None else pool,
+        dtype=resolved,
+    )
+    fill(vit, tensors, source=f"'{net}' of {file.path}", device=device, dtype=resolved)
+    return encoder
