@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vjepa_wm.errors import SettingError
+
 Family = Literal["vjepa1", "vjepa2", "vjepa2_1"]
 NetKey = Literal["encoder", "target_encoder", "ema_encoder"]
 
@@ -149,3 +151,21 @@ ENCODERS: dict[str, PublishedEncoder] = {
         size_gb=28.0,
     ),
 }
+
+
+def mask_predictor_config(published: PublishedEncoder) -> dict[str, Any]:
+    """Keywords of the `MaskPredictor` that was trained with an encoder of V-JEPA 2 or 2.1.
+
+    Raises:
+        SettingError: it is a V-JEPA 1 encoder, whose predictor adds a position table.
+    """
+    if published.family == "vjepa1":
+        raise SettingError("the mask predictors of V-JEPA 1 are not supported: 2 and 2.1 are")
+    config = {"embed_dim": published.vit["embed_dim"], "predictor_embed_dim": 384, "num_heads": 12}
+    config["rope_style"] = published.vit["rope_style"]
+    if published.family == "vjepa2":
+        return {**config, "depth": 12, "num_mask_tokens": 10}
+    config = {**config, "num_mask_tokens": 8, "dense": True}
+    if published.net_key == "ema_encoder":  # distilled: the last level of the widest encoder
+        return {**config, "depth": 12, "output_dim": _VIT_G["embed_dim"]}
+    return {**config, "depth": 24, "levels": len(published.vit["taps"])}
