@@ -43,7 +43,7 @@ class NoiseSource:
         self._offset = _mix((_mix(low) + high) & _MASK)
         self._key = _mix((_mix(low ^ 0x9E3779B9) + high) & _MASK)
         self._drawn = 0
-        self._dtype = dtype
+        self.dtype = dtype
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw `(B, *shape)` numbers, uniform in (0, 1]."""
@@ -51,7 +51,7 @@ class NoiseSource:
         counter = torch.arange(self._drawn, self._drawn + count, device=self._key.device)
         self._drawn += count
         bits = _mix(_mix((counter + self._offset) & _MASK) ^ self._key)
-        return ((bits.to(self._dtype) + 0.5) * 2.0**-32).reshape(-1, *shape)
+        return ((bits.to(self.dtype) + 0.5) * 2.0**-32).reshape(-1, *shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Draw `(B, *shape)` standard normal numbers (Box and Muller's transform)."""

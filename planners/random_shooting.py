@@ -1,11 +1,17 @@
 """Random shooting: uniform candidates, the cheapest wins; the floor every planner is above."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from planners.base import Planner, Search, check_count
+from planners.base import Planner, check_count
+from planners.search import Search
+
+_ROUNDS = 8  # pieces the candidates are evaluated in when there is a deadline
 
 
+@dataclass(kw_only=True, eq=False)
 class RandomShooting(Planner):
     """Draws candidates uniformly from the bounds, once. The first one is the warm start.
 
@@ -17,18 +23,24 @@ class RandomShooting(Planner):
         ValueError: A number is below 1.
     """
 
-    def __init__(self, *, horizon: int, num_samples: int = 256) -> None:
-        super().__init__(horizon=horizon)
-        check_count("num_samples", num_samples)
-        self.num_samples = num_samples
+    horizon: int
+    num_samples: int = 256
+
+    def __post_init__(self) -> None:
+        check_count("horizon", self.horizon)
+        check_count("num_samples", self.num_samples)
 
     def _search(self, search: Search, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate one round; mean and std are those of its candidates."""
-        low, high = search.bounds.low, search.bounds.high
+        """Evaluate one round of candidates; mean and std are theirs."""
+        low, high = search.space.low, search.space.high
         uniform = search.noise.uniform(self.num_samples, *start.shape[1:])
-        candidates = search.bounds.clip(torch.lerp(low, high, uniform))
+        candidates = search.space.project(torch.lerp(low, high, uniform))
         candidates[:, 0] = start
-        search.evaluate(candidates)
         mean, std = candidates.mean(dim=1), candidates.std(dim=1, correction=0)
-        search.record(mean, std)
+        rounds = 1 if search.deadline_ms is None else _ROUNDS
+        for chunk in candidates.chunk(rounds, dim=1):
+            search.evaluate(chunk)
+            search.record(mean, std)
+            if search.out_of_time():
+                break
         return mean, std

@@ -219,7 +219,7 @@ def test_elites_carried_over_stay_in_the_fit() -> None:
 
 def test_deadline_returns_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, goals = [], random_goals(1)
-    monkeypatch.setattr("planners.base.time.perf_counter", lambda: 0.03 * len(calls))
+    monkeypatch.setattr("planners.search.time.perf_counter", lambda: 0.03 * len(calls))
 
     def takes_30_ms(actions: Tensor) -> Tensor:
         calls.append(actions)
