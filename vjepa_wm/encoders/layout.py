@@ -1,12 +1,14 @@
-"""Tells from names and shapes what network the tensors of a file are of."""
+"""Tells from names and shapes which network the tensors of a file are of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from vjepa_wm.encoders.families import ENCODERS, Family, PublishedEncoder
+
+_DEEP_EMBED = ("predictor_embed.0.weight", "predictor_embed.2.weight")  # V-JEPA 2.1, g and G
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def read_layout(tensors: Mapping[str, Tensor]) -> EncoderLayout | None:
         positions = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else 0
     except (KeyError, ValueError, IndexError):
         return None
-    sizes = (width, _depth(tensors), hidden_dim, patch_size, tubelet_size)
+    sizes = (width, _depth(tensors, "blocks."), hidden_dim, patch_size, tubelet_size)
     family: Family = "vjepa2"
     if any(name.startswith("norms_block.") for name in tensors):
         family = "vjepa2_1"
@@ -94,5 +96,47 @@ def read_layout(tensors: Mapping[str, Tensor]) -> EncoderLayout | None:
     return EncoderLayout(family, *sizes, positions)
 
 
-def _depth(tensors: Mapping[str, Tensor]) -> int:
-    return len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+def _depth(tensors: Mapping[str, Tensor], start: str) -> int:
+    return len({name.split(".")[1] for name in tensors if name.startswith(start)})
+
+
+@dataclass(frozen=True)
+class PredictorLayout:
+    """What the names and shapes of a predictor's tensors tell about it.
+
+    Attributes:
+        kind: `mask` (of pretraining) or `action` (of V-JEPA 2-AC).
+        latent_dim: width of what it reads; four taps of V-JEPA 2.1 side by side count as one.
+        width: its own.
+        depth: number of blocks.
+        inputs: mask tokens of a mask predictor, action width of an action predictor.
+    """
+
+    kind: Literal["mask", "action"]
+    latent_dim: int
+    width: int
+    depth: int
+    inputs: int
+
+    def __str__(self) -> str:
+        """Say what it is in half a line."""
+        what = "mask tokens" if self.kind == "mask" else "action dimensions"
+        return (
+            f"{self.kind} predictor of width {self.width} and depth {self.depth} on latents of "
+            f"width {self.latent_dim}, {self.inputs} {what}"
+        )
+
+
+def read_predictor_layout(tensors: Mapping[str, Tensor]) -> PredictorLayout | None:
+    """Tell what predictor the tensors are of; None when they are of none."""
+    embed = [name for name in tensors if name in ("predictor_embed.weight", *_DEEP_EMBED)]
+    if not embed or "predictor_norm.weight" not in tensors:
+        return None
+    latent_dim = tensors[min(embed)].shape[-1]
+    width = tensors["predictor_norm.weight"].shape[0]
+    depth = _depth(tensors, "predictor_blocks.")
+    if "action_encoder.weight" in tensors:
+        actions = tensors["action_encoder.weight"].shape[-1]
+        return PredictorLayout("action", latent_dim, width, depth, actions)
+    tokens = sum(name.startswith("mask_tokens.") for name in tensors)
+    return PredictorLayout("mask", latent_dim, width, depth, tokens)

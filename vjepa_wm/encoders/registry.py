@@ -60,25 +60,24 @@ def load_encoder(
         CheckpointError: the file is not to be had, incomplete, damaged or of something else.
         SettingError: an option does not go with this kind of encoder.
     """
+    options = {"device": device, "dtype": dtype, "pool": pool, "image_size": image_size}
     if name.startswith(TIMM):
-        _refuse(name, checkpoint=checkpoint, net=net)
+        _refuse_net(name, net)
         from vjepa_wm.encoders.timm_vit import load_timm_encoder
 
-        return load_timm_encoder(
-            name.removeprefix(TIMM), device=device, dtype=dtype, pool=pool, image_size=image_size
-        )
-    options = {"device": device, "dtype": dtype, "pool": pool, "image_size": image_size}
+        return load_timm_encoder(name.removeprefix(TIMM), checkpoint, **options)
     if name in ENCODERS and not (checkpoint and _is_ours(Path(checkpoint))):
         return _load_published(name, checkpoint, net=net, **options)
-    _refuse(name, net=net)
+    _refuse_net(name, net)
     return _load_ours(_folder(name, checkpoint), **options)
 
 
-def _refuse(name: str, **unused: object) -> None:
-    """Refuse an option that is given and has no meaning for this kind of encoder."""
-    for option, value in unused.items():
-        if value is not None:
-            raise SettingError(f"encoder '{name}' takes no {option}, got {value!r}: leave it out")
+def _refuse_net(name: str, net: str | None) -> None:
+    if net is not None:
+        raise SettingError(
+            f"net={net} chooses a network of a published V-JEPA file; encoder '{name}' has one: "
+            "leave it out"
+        )
 
 
 def _is_ours(path: Path) -> bool:
