@@ -60,7 +60,7 @@ def test_the_past_is_computed_once_per_problem(monkeypatch) -> None:
     monkeypatch.setattr(
         model.predictor,
         "_embed",
-        lambda latents, actions: (rows.append(latents.shape[:2]), embed(latents, actions))[1],
+        lambda latents, *given: (rows.append(latents.shape[:2]), embed(latents, *given))[1],
     )
     model.rollout(*problem(3))
     assert rows == [(3, 2)] + [(12, 1)] * HORIZON

@@ -1,17 +1,20 @@
 """The world model: pixels to latents, latents and actions to imagined latents.
 
-Shapes: B problems, N candidates, C context frames, T imagined steps, P tokens, D width, A actions.
+Shapes: B problems, N candidates, C context frames, T imagined steps, P tokens, D width, A actions,
+Q proprio.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.errors import SettingError
+from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
-from vjepa_wm.predictor import ActionPredictor
 
 LatentCost = Callable[[Tensor, Tensor], Tensor]  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N)
 
@@ -24,11 +27,25 @@ class ActionSpec:
         low: lowest value of each entry, A numbers.
         high: highest value of each entry.
         frame_skip: environment steps per model step; the action is repeated for each of them.
+        units: of each entry, where they are known.
+        fps: model steps per second, where that is known.
     """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     frame_skip: int
+    units: tuple[str, ...] | None = None
+    fps: float | None = None
+
+
+class Integrator(Protocol):
+    """Knows how an action moves the proprio, so that nothing has to predict it."""
+
+    def __call__(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """Move proprio (..., Q) by actions (..., A)."""
+
+    def check(self, proprio: Tensor) -> None:
+        """Raise a `SettingError` when observed proprio (..., Q) is not in the wanted units."""
 
 
 class WorldModel(nn.Module):
@@ -39,66 +56,116 @@ class WorldModel(nn.Module):
         predictor: latents and actions to the next latents.
         action_spec: the actions it understands.
         metric: counts model steps between latents, if one was trained.
+        integrate: moves the observed proprio along candidates, where the predictor takes proprio.
         memory_mb: working memory of a rollout in megabytes; candidates are imagined in chunks that
             fit. Results do not depend on it.
+
+    Raises:
+        SettingError: the predictor takes proprio and nothing integrates it, or the reverse.
     """
 
     def __init__(
         self,
         encoder: FrozenEncoder,
-        predictor: ActionPredictor,
+        predictor: FramePredictor,
         *,
         action_spec: ActionSpec,
         metric: TemporalMetric | None = None,
+        integrate: Integrator | None = None,
         memory_mb: float = 64.0,
     ) -> None:
         super().__init__()
+        if (integrate is None) != (predictor.proprio_dim is None):
+            raise SettingError(
+                "a predictor that takes proprio needs integrate, and only such a one: got "
+                f"proprio_dim {predictor.proprio_dim} and integrate {integrate}"
+            )
         self.encoder = encoder
         self.predictor = predictor
         self.action_spec = action_spec
         self.metric = metric
+        self.integrate = integrate
         self.memory_mb = memory_mb
+
+    @property
+    def takes_proprio(self) -> bool:
+        """Whether rollouts need the observed proprio."""
+        return self.integrate is not None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode uint8 frames (B, T, H, W, C) to latents (B, T, P, D)."""
         return self.encoder.encode(pixels)
 
-    def next(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Predict the frame after each of (B, T, P, D) under actions (B, T, A)."""
-        return self.predictor(latents, actions)
+    def next(self, latents: Tensor, actions: Tensor, proprio: Tensor | None = None) -> Tensor:
+        """Predict the frame after each of (B, T, P, D) under actions (B, T, A).
+
+        Proprio is (B, T, Q), where the predictor takes it.
+        """
+        return self.predictor(latents, actions, proprio)
 
     @torch.no_grad()
-    def rollout(self, context: Tensor, past_actions: Tensor, actions: Tensor) -> Tensor:
+    def rollout(
+        self,
+        context: Tensor,
+        past_actions: Tensor,
+        actions: Tensor,
+        proprio: Tensor | None = None,
+    ) -> Tensor:
         """Imagine candidates.
 
         The observed past is computed once per problem and shared by its candidates; each imagined
-        step computes its own tokens only.
+        step computes its own tokens only. Proprio is not imagined but integrated along the actions.
 
         Args:
             context: latents of the last observed frames (B, C, P, D).
             past_actions: the actions between them (B, C - 1, A).
             actions: candidates (B, N, T, A).
+            proprio: observed at the frames of the context (B, C, Q), where the predictor takes it.
 
         Returns:
             Imagined latents (B, N, T, P, D).
 
         Raises:
-            ValueError: C - 1 + T frames are more than the predictor was trained on.
+            SettingError: C - 1 + T frames are more than the predictor was trained on, or proprio is
+                missing, not wanted, or in other units than wanted.
         """
+        self._check_proprio(proprio)
+        return self._rollout(context, past_actions, actions, proprio)
+
+    def _rollout(
+        self, context: Tensor, past_actions: Tensor, actions: Tensor, proprio: Tensor | None
+    ) -> Tensor:
         batch, candidates, horizon = actions.shape[:3]
         caches = self.predictor.prefill(
             context[:, :-1],
             past_actions,
+            None if proprio is None else proprio[:, :-1],
             max_frames=context.shape[1] - 1 + horizon,
             copies=candidates,
         )
         latents = context[:, -1].repeat_interleave(candidates, dim=0)  # (B * N, P, D)
+        if proprio is not None:
+            proprio = proprio[:, -1].repeat_interleave(candidates, dim=0)  # (B * N, Q)
         flat_actions = actions.flatten(0, 1)
         imagined = []
         for t in range(horizon):
-            latents = self.predictor.step(latents, flat_actions[:, t], caches)
+            latents = self.predictor.step(latents, flat_actions[:, t], caches, proprio)
+            if proprio is not None:
+                proprio = self.integrate(proprio, flat_actions[:, t])
             imagined.append(latents)
         return torch.stack(imagined, dim=1).unflatten(0, (batch, candidates))
+
+    def _check_proprio(self, proprio: Tensor | None) -> None:
+        """Check the units here, once: waiting for a GPU in every step would be slow."""
+        if not self.takes_proprio and proprio is not None:
+            raise SettingError("this world model takes no proprio, got some: leave it out")
+        if self.takes_proprio and proprio is None:
+            raise SettingError(
+                f"this world model needs the observed proprio (B, C, {self.predictor.proprio_dim}) "
+                "beside the context, got none"
+            )
+        if proprio is not None:
+            self.integrate.check(proprio)
 
     @torch.no_grad()
     def costs(
@@ -106,27 +173,29 @@ class WorldModel(nn.Module):
         context: Tensor,
         past_actions: Tensor,
         actions: Tensor,
+        proprio: Tensor | None = None,
         *,
         goal: Tensor,
         cost: LatentCost,
     ) -> Tensor:
-        """Score candidates (B, N, T, A) against goals (B, P, D), in chunks; returns (B, N)."""
+        """Score candidates (B, N, T, A) against goals (B, P, D), in chunks; returns (B, N).
+
+        The other arguments are those of `rollout`.
+        """
+        self._check_proprio(proprio)
         batch, candidates, horizon = actions.shape[:3]
         rows = max(1, int(self.memory_mb * 2**20 / (horizon * self._bytes_per_frame())))
         problems = max(1, rows // candidates)
         rows_of = []
         for b in range(0, batch, problems):
             part = slice(b, b + problems)
+            observed = None if proprio is None else proprio[part]
             columns = [
-                cost(self.rollout(context[part], past_actions[part], chunk), goal[part])
+                cost(self._rollout(context[part], past_actions[part], chunk, observed), goal[part])
                 for chunk in actions[part].split(min(candidates, rows), dim=1)
             ]
             rows_of.append(torch.cat(columns, dim=1))
         return torch.cat(rows_of, dim=0)
 
     def _bytes_per_frame(self) -> int:
-        """Rough memory of one imagined frame: latents, keys and values, and one block's MLP."""
-        predictor = self.predictor
-        width = predictor.head.in_features
-        numbers = 4 * predictor.head.out_features + (2 * len(predictor.blocks) + 12) * width
-        return 4 * predictor.num_patches * numbers
+        return self.predictor.bytes_per_frame

@@ -1,0 +1,208 @@
+"""What every action-conditioned predictor does: predict the next frame, in parallel or cached.
+
+Shapes: B trajectories, T model steps, P patch tokens and S tokens in all per frame, D latent width,
+A action width, Q proprio width, W width of the predictor.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vjepa_wm.errors import SettingError
+from vjepa_wm.nn.kv_cache import KVCache
+from vjepa_wm.nn.rope import Rope
+
+
+class FramePredictor(nn.Module, ABC):
+    """Block-causal over frames: tokens of frame t see all tokens of frames <= t.
+
+    The output at t is the prediction of frame t + 1, layer-normed as latents are. A subclass says
+    how a frame with its action (and proprio) becomes tokens, how its blocks run, and what comes
+    out; that `forward`, `prefill` and `step` agree is settled here, once.
+
+    Args:
+        latent_dim: width D of latents.
+        grid: rows and columns of the patch tokens of a frame; P is their product.
+        action_dim: width A of actions.
+        proprio_dim: width Q of the proprio it takes with every frame; None takes none.
+        num_conditions: tokens a frame has besides its patches; S = num_conditions + P.
+        width: width W of the predictor.
+        max_frames: longest sequence of input frames it is trained on; more raises.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        grid: tuple[int, int],
+        action_dim: int,
+        proprio_dim: int | None,
+        num_conditions: int,
+        width: int,
+        max_frames: int,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.grid = tuple(grid)
+        self.num_patches = grid[0] * grid[1]
+        self.tokens_per_frame = num_conditions + self.num_patches
+        self.action_dim = action_dim
+        self.proprio_dim = proprio_dim
+        self.width = width
+        self.max_frames = max_frames
+
+    @property
+    @abstractmethod
+    def layers(self) -> Sequence[nn.Module]:
+        """The blocks, first to last."""
+
+    @abstractmethod
+    def _embed(
+        self, latents: Tensor, actions: Tensor, proprio: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Turn frames into tokens (B, T, S, W), and what conditions each frame, (B, T, 1, W)."""
+
+    @abstractmethod
+    def _rope(self, first: int, end: int) -> Rope:
+        """Rotary table of the tokens of frames `first` up to, not including, `end`."""
+
+    @abstractmethod
+    def _through_blocks(
+        self, x: Tensor, condition: Tensor | None, rope: Rope, caches: Sequence["Cache"]
+    ) -> Tensor:
+        """Run tokens (B, T, S, W) through every block, each with its cache."""
+
+    @abstractmethod
+    def _output(self, latents: Tensor, x: Tensor) -> Tensor:
+        """Turn what the blocks made of the tokens (B, T, S, W) into latents (B, T, P, D)."""
+
+    def forward(self, latents: Tensor, actions: Tensor, proprio: Tensor | None = None) -> Tensor:
+        """Predict every next frame in parallel.
+
+        Args:
+            latents: (B, T, P, D).
+            actions: (B, T, A), the action taken at each of these frames.
+            proprio: (B, T, Q) at these frames, where the predictor takes it.
+
+        Returns:
+            (B, T, P, D); the output at t predicts frame t + 1.
+
+        Raises:
+            SettingError: more frames than trained on, shapes that disagree, or proprio missing
+                or given to a predictor without.
+        """
+        self._check(latents, actions, proprio, first=0)
+        x, condition = self._embed(latents, actions, proprio)
+        rope = self._rope(0, latents.shape[1])
+        x = self._through_blocks(x, condition, rope, [None] * len(self.layers))
+        return self._output(latents, x)
+
+    def prefill(
+        self,
+        latents: Tensor,
+        actions: Tensor,
+        proprio: Tensor | None = None,
+        *,
+        max_frames: int,
+        copies: int,
+    ) -> list[KVCache]:
+        """Compute the keys and values of the observed past, once per problem.
+
+        Args:
+            latents: (B, C, P, D) past frames; C may be 0.
+            actions: (B, C, A) the actions taken at them.
+            proprio: (B, C, Q) at them, where the predictor takes it.
+            max_frames: how many frames the caches must hold in the end.
+            copies: candidates per problem that will share this past.
+
+        Returns:
+            One cache per block, for B * copies rows.
+        """
+        self._check(latents, actions, proprio, first=0)
+        x, condition = self._embed(latents, actions, proprio)
+        recorders = [_Recorder() for _ in self.layers]
+        self._through_blocks(x, condition, self._rope(0, latents.shape[1]), recorders)
+        max_tokens = max_frames * self.tokens_per_frame
+        return [
+            KVCache(recorder.keys, recorder.values, max_tokens=max_tokens, copies=copies)
+            for recorder in recorders
+        ]
+
+    def step(
+        self,
+        latents: Tensor,
+        action: Tensor,
+        caches: list[KVCache],
+        proprio: Tensor | None = None,
+    ) -> Tensor:
+        """Predict one frame further, computing only the newest frame's tokens.
+
+        Args:
+            latents: (B, P, D) the newest frame.
+            action: (B, A) the action taken at it.
+            caches: keys and values of the frames before; the newest frame's are added.
+            proprio: (B, Q) at it, where the predictor takes it.
+
+        Returns:
+            (B, P, D), the next frame: what `forward` gives at its last position.
+        """
+        latents, action = latents.unsqueeze(1), action.unsqueeze(1)
+        proprio = None if proprio is None else proprio.unsqueeze(1)
+        first = caches[0].length // self.tokens_per_frame
+        self._check(latents, action, proprio, first=first)
+        x, condition = self._embed(latents, action, proprio)
+        x = self._through_blocks(x, condition, self._rope(first, first + 1), caches)
+        return self._output(latents, x).squeeze(1)
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """Rough memory of one imagined frame: latents, keys and values, and one block's MLP."""
+        numbers = 4 * self.latent_dim + (2 * len(self.layers) + 12) * self.width
+        return 4 * self.tokens_per_frame * numbers
+
+    def _check(
+        self, latents: Tensor, actions: Tensor, proprio: Tensor | None, *, first: int
+    ) -> None:
+        frames = latents.shape[1]
+        if first + frames > self.max_frames:
+            raise SettingError(
+                f"{first + frames} frames were given to a predictor trained on {self.max_frames}: "
+                "shorten the context or the planning horizon"
+            )
+        wanted = (*latents.shape[:2], self.action_dim)
+        if actions.shape != wanted or latents.shape[2] != self.num_patches:
+            raise SettingError(
+                f"wanted latents (B, T, {self.num_patches}, D) and actions (B, T, "
+                f"{self.action_dim}), got {tuple(latents.shape)} and {tuple(actions.shape)}"
+            )
+        if self.proprio_dim is None and proprio is None:
+            return
+        if self.proprio_dim is None:
+            raise SettingError("this predictor takes no proprio, got some: leave it out")
+        if proprio is None or proprio.shape != (*wanted[:2], self.proprio_dim):
+            got = "none" if proprio is None else tuple(proprio.shape)
+            raise SettingError(
+                f"this predictor wants proprio (B, T, {self.proprio_dim}) with its latents "
+                f"{tuple(latents.shape)}, got {got}"
+            )
+
+
+class _Recorder:
+    """Stands in for a cache while the past is computed, and keeps its keys and values."""
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+Cache = KVCache | _Recorder | None
+
+
+def frame_mask(frames: int, tokens_per_frame: int, device: torch.device) -> Tensor | None:
+    """Block-causal mask (L, L), True where a token may attend; None where all may."""
+    if frames <= 1:
+        return None
+    frame = torch.arange(frames, device=device).repeat_interleave(tokens_per_frame)
+    return frame.unsqueeze(1) >= frame.unsqueeze(0)
