@@ -125,3 +125,41 @@ def test_videos_that_cannot_be_cut_into_tubelets_are_refused() -> None:
     for shape in ((1, 3, 3, 16, 16), (1, 3, 2, 18, 16), (1, 3, 2, 16, 18)):
         with pytest.raises(ValueError, match=r"tubelets of \(2, 4, 4\)"):
             vit(torch.zeros(shape))
+
+
+def test_the_record_of_the_compact_encoder_stays() -> None:
+    """Latent caches are keyed by it; another record would throw all of them away."""
+    assert tiny.encoder(pool=2).preprocessing == {
+        "image_size": 16,
+        "pool": 2,
+        "frame": "repeated to one tubelet",
+        "dtype": "torch.float32",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+
+
+def image_encoder(frame: str) -> FrozenEncoder:
+    vit = tiny.randomise(VideoViT(**tiny.VIT, image_path=True))
+    return FrozenEncoder(vit, name="tiny", digest="0", image_size=16, pool=1, frame=frame)
+
+
+def test_a_frame_can_take_the_image_path() -> None:
+    """V-JEPA 2.1: a video of one frame, as often as there are frames; recorded as another way."""
+    encoder = image_encoder("image")
+    pixels = tiny.pixels(2, 3, 16, 16)
+    frame = normalise(pixels[1, 2].permute(2, 0, 1))  # (C, H, W)
+    wanted = layer_norm(encoder.vit(frame[None, :, None]))[0]
+    torch.testing.assert_close(encoder.encode(pixels)[1, 2], wanted, **CLOSE)
+
+    repeated = image_encoder("repeat")
+    assert float((repeated.encode(pixels) - encoder.encode(pixels)).abs().mean()) > 0.1
+    assert repeated.preprocessing["frame"] != encoder.preprocessing["frame"]
+
+
+def test_the_image_path_is_refused_where_there_is_none() -> None:
+    options = {"name": "tiny", "digest": "0", "image_size": 16, "pool": 1}
+    with pytest.raises(ValueError, match="'tiny' has no image path: only V-JEPA 2.1"):
+        FrozenEncoder(tiny.vit(), **options, frame="image")
+    with pytest.raises(ValueError, match="frame must be one of repeat, image, got 'twice'"):
+        FrozenEncoder(tiny.vit(), **options, frame="twice")

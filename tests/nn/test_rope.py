@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vjepa_wm.nn.rope import RopeStyle, apply_rope, grid_positions, rope_3d
+from vjepa_wm.errors import SettingError
+from vjepa_wm.nn.rope import RopeStyle, apply_rope, grid_positions, rope_3d, token_rope
 
 HEAD_DIM = 16  # 4 channels per axis; the last 4 pass through
 
@@ -83,3 +84,37 @@ def test_positions_may_differ_by_sample() -> None:
 
 def test_dtype_is_kept(vectors: Tensor) -> None:
     assert turned(vectors.bfloat16(), (1, 1, 1)).dtype == torch.bfloat16
+
+
+def test_interpolated_positions_span_the_same_range() -> None:
+    """The corners of any grid stand where those of 16 x 16 patches do; time is not touched."""
+    options = {"head_dim": HEAD_DIM, "style": "interpolated"}
+    corners = torch.tensor([0, 2, 9, 11, 12])  # of 4 rows of 3 columns; the last of frame 1
+    small = token_rope(corners, rows=4, columns=3, **options)
+    places = torch.tensor([[0, 0, 0], [0, 0, 15], [0, 15, 0], [0, 15, 15], [1, 0, 0]])
+    wanted = rope_3d(places, head_dim=HEAD_DIM, style="interleaved")
+    for table, other in zip(small, wanted, strict=True):
+        torch.testing.assert_close(table, other, atol=1e-5, rtol=1e-5)
+
+
+def test_interpolation_changes_nothing_at_16_by_16() -> None:
+    ids = torch.arange(512)
+    for table, other in zip(
+        *(
+            token_rope(ids, rows=16, columns=16, head_dim=HEAD_DIM, style=style)
+            for style in ("interpolated", "interleaved")
+        ),
+        strict=True,
+    ):
+        assert torch.equal(table, other)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 4), (4, 1)])
+def test_one_patch_cannot_be_spread(rows: int, columns: int) -> None:
+    ids = torch.arange(4)
+    with pytest.raises(SettingError, match=f"at least 2 patches .* got {rows} x {columns}"):
+        token_rope(ids, rows=rows, columns=columns, head_dim=HEAD_DIM, style="interpolated")
+
+
+def test_no_table_turns_nothing(vectors: Tensor) -> None:
+    assert apply_rope(vectors, None) is vectors

@@ -3,7 +3,7 @@
 Shapes: B trajectories, T frames, H W C image, P tokens per frame, D width.
 """
 
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from vjepa_wm.errors import SettingError
 
 __all__ = ["Backbone", "FrozenEncoder", "layer_norm", "normalise"]
 
+FrameMode = Literal["repeat", "image"]
+FRAME_RECORDS = {"repeat": "repeated to one tubelet", "image": "by the image path"}
+
 
 class Backbone(Protocol):
     """The network inside a frozen encoder: an nn.Module with these, such as `VideoViT`.
@@ -22,11 +25,13 @@ class Backbone(Protocol):
         patch_size: side of a patch in pixels.
         tubelet_size: frames per token.
         embed_dim: width D.
+        image_path: whether a video of one frame is embedded as an image.
     """
 
     patch_size: int
     tubelet_size: int
     embed_dim: int
+    image_path: bool
 
     def __call__(self, video: Tensor) -> Tensor:
         """Encode a normalised video (B, C, T, H, W) to tokens (B, L, D)."""
@@ -38,10 +43,11 @@ def layer_norm(latents: Tensor) -> Tensor:
 
 
 class FrozenEncoder(nn.Module):
-    """Encodes each frame on its own, repeated to fill one tubelet, as V-JEPA 2-AC does.
+    """Encodes each frame on its own; by default repeated to fill one tubelet, as V-JEPA 2-AC does.
 
-    arXiv 2506.09985, section 3.1. The weights get no gradient, and the module stays in evaluation
-    mode whatever `train()` is called with.
+    arXiv 2506.09985, section 3.1. Pixels become squares; the network itself, called with a video
+    that is normalised already, takes any rectangle. The weights get no gradient, and the module
+    stays in evaluation mode whatever `train()` is called with.
 
     Args:
         vit: the pretrained network.
@@ -51,6 +57,10 @@ class FrozenEncoder(nn.Module):
         pool: side of the square of tokens averaged into one; 1 keeps all.
         dtype: of the computation; latents are float32.
         transform: how pictures are cut, resized and normalised; None is V-JEPA 2-AC's way.
+        frame: `repeat`, or `image` for the image path that V-JEPA 2.1 has. The latents differ.
+
+    Raises:
+        SettingError: the image cannot be cut into patches or pooled, or there is no image path.
     """
 
     def __init__(
@@ -63,8 +73,15 @@ class FrozenEncoder(nn.Module):
         pool: int,
         dtype: torch.dtype = torch.float32,
         transform: PixelTransform | None = None,
+        frame: FrameMode = "repeat",
     ) -> None:
         super().__init__()
+        if frame not in FRAME_RECORDS:
+            raise SettingError(f"frame must be one of {', '.join(FRAME_RECORDS)}, got {frame!r}")
+        if frame == "image" and not vit.image_path:
+            raise SettingError(
+                f"encoder '{name}' has no image path: only V-JEPA 2.1 has one. Choose frame=repeat"
+            )
         side = image_size // vit.patch_size
         if image_size % vit.patch_size or side % pool:
             raise SettingError(
@@ -78,6 +95,7 @@ class FrozenEncoder(nn.Module):
         self.pool = pool
         self.dtype = dtype
         self.transform = transform or PixelTransform()
+        self.frame: FrameMode = frame
         self.grid = (side // pool, side // pool)
 
     @property
@@ -91,7 +109,7 @@ class FrozenEncoder(nn.Module):
         return {
             "image_size": self.image_size,
             "pool": self.pool,
-            "frame": "repeated to one tubelet",
+            "frame": FRAME_RECORDS[self.frame],
             "dtype": str(self.dtype),
             **self.transform.record(),
         }
@@ -125,7 +143,8 @@ class FrozenEncoder(nn.Module):
         batch, frames = pixels.shape[:2]
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, H, W)
         images = self.transform(images, self.image_size)
-        video = images.unsqueeze(2).expand(-1, -1, self.vit.tubelet_size, -1, -1)
+        frames_per_token = 1 if self.frame == "image" else self.vit.tubelet_size
+        video = images.unsqueeze(2).expand(-1, -1, frames_per_token, -1, -1)
         latents = layer_norm(self(video).float())  # (B * T, rows * columns, D)
         if self.pool > 1:
             latents = layer_norm(self._pool(latents))
