@@ -8,7 +8,8 @@ import torch
 from tests import tiny
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.encoders.registry import load_encoder
-from vjepa_wm.errors import CheckpointError, UnknownNameError
+from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 
 
 def config(**changes: object) -> dict:
@@ -62,3 +63,17 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, {"encoder": tiny.vit()}, config(vit=vit))
     with pytest.raises(CheckpointError, match=r"fc1\.weight: wanted \(72, 24\), got \(48, 24\)"):
         load_encoder(str(tmp_path))
+
+
+def test_the_image_path_can_be_chosen(tmp_path: Path) -> None:
+    """Of an encoder that has one; recorded, as the latents are others."""
+    sizes = {**tiny.VIT, "image_path": True}
+    network = tiny.randomise(VideoViT(**sizes))
+    save_checkpoint(tmp_path, {"encoder": network}, config(vit=sizes))
+    encoder = load_encoder(str(tmp_path), dtype="fp32", frame="image")
+    assert encoder.preprocessing["frame"] == "by the image path"
+    assert load_encoder(str(tmp_path)).preprocessing["frame"] == "repeated to one tubelet"
+    with pytest.raises(SettingError, match="'compact' has no image path"):
+        load_encoder("compact", frame="image")
+    with pytest.raises(SettingError, match="frame=image: encoder 'timm:any' sees images in one"):
+        load_encoder("timm:any", frame="image")

@@ -8,7 +8,7 @@ import torch
 from vjepa_wm.checkpoint import CONFIG, load_checkpoint
 from vjepa_wm.downloads import cached_file, recorded_digest
 from vjepa_wm.encoders.families import ENCODERS
-from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.frozen import FrameMode, FrozenEncoder
 from vjepa_wm.encoders.published import (
     choose_net,
     encoder_tensors,
@@ -39,6 +39,7 @@ def load_encoder(
     pool: int | None = None,
     image_size: int | None = None,
     net: str | None = None,
+    frame: FrameMode = "repeat",
 ) -> FrozenEncoder:
     """Load a frozen encoder.
 
@@ -54,6 +55,8 @@ def load_encoder(
         image_size: side of the square the encoder sees, pixels; None is what it was trained at.
         net: which network of a published file: `encoder` (the student), `target_encoder` or
             `ema_encoder` (its moving average). None is the moving average that Meta evaluates.
+        frame: how a single frame is seen: `repeat` fills one tubelet with it, as V-JEPA 2-AC does;
+            `image` takes the image path, which V-JEPA 2.1 has.
 
     Raises:
         UnknownNameError: there is no such encoder; the nearest names are given.
@@ -63,13 +66,17 @@ def load_encoder(
     options = {"device": device, "dtype": dtype, "pool": pool, "image_size": image_size}
     if name.startswith(TIMM):
         _refuse_net(name, net)
+        if frame != "repeat":
+            raise SettingError(
+                f"frame={frame}: encoder '{name}' sees images in one way; leave it out"
+            )
         from vjepa_wm.encoders.timm_vit import load_timm_encoder
 
         return load_timm_encoder(name.removeprefix(TIMM), checkpoint, **options)
     if name in ENCODERS and not (checkpoint and _is_ours(Path(checkpoint))):
-        return _load_published(name, checkpoint, net=net, **options)
+        return _load_published(name, checkpoint, net=net, frame=frame, **options)
     _refuse_net(name, net)
-    return _load_ours(_folder(name, checkpoint), **options)
+    return _load_ours(_folder(name, checkpoint), frame=frame, **options)
 
 
 def _refuse_net(name: str, net: str | None) -> None:
@@ -107,6 +114,7 @@ def _load_ours(
     dtype: str,
     pool: int | None,
     image_size: int | None,
+    frame: FrameMode,
 ) -> FrozenEncoder:
     loaded = load_checkpoint(folder)
     config = loaded.config
@@ -121,6 +129,7 @@ def _load_ours(
         image_size=config["image_size"] if image_size is None else image_size,
         pool=config["pool"] if pool is None else pool,
         dtype=resolve_dtype(dtype, device),
+        frame=frame,
     )
 
 
@@ -133,6 +142,7 @@ def _load_published(
     pool: int | None,
     image_size: int | None,
     net: str | None,
+    frame: FrameMode,
 ) -> FrozenEncoder:
     published, resolved = ENCODERS[name], resolve_dtype(dtype, device)
     if checkpoint is None:
@@ -151,6 +161,7 @@ def _load_published(
         image_size=published.image_size if image_size is None else image_size,
         pool=1 if pool is None else pool,
         dtype=resolved,
+        frame=frame,
     )
     fill(vit, tensors, source=f"'{net}' of {file.path}", device=device, dtype=resolved)
     return encoder
