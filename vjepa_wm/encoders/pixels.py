@@ -43,7 +43,9 @@ class PixelTransform:
                 images.float(), (side, side), mode=self.interpolation, antialias=True
             )
             images = images.round().clamp(0, 255)
-        return normalise(_middle(images, image_size), mean=self.mean, std=self.std)
+        border = round((side - image_size) / 2)  # as torchvision rounds it
+        kept = slice(border, border + image_size)
+        return normalise(images[..., kept, kept], mean=self.mean, std=self.std)
 
     def record(self) -> dict[str, object]:
         """What makes it differ, for cache keys; a setting that is the default is left out."""
