@@ -140,17 +140,27 @@ def _load_pickle(path: Path, *, mmap: bool) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged or hostile pickle can fail in any way
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and wanted:
-            raise CheckpointError(
-                f"{path} wants to run {wanted.group(1)} when it is loaded, so it was not loaded: "
-                "weights need no code. Get the file from its publisher"
-            ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(_refusal(path, str(error))) from error
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{path} is cut off, damaged or no file of weights ({type(error).__name__}: {reason}): "
             f"{AGAIN}"
         ) from error
+
+
+def _refusal(path: Path, reason: str) -> str:
+    """Say why a pickle was refused; PyTorch's own message advises to load it all the same."""
+    wanted = re.search(r"GLOBAL ([\w.]+)", reason)
+    if wanted is None:
+        return (
+            f"{path} was not loaded: it is cut off or damaged, or holds more than tensors and may "
+            "want to run code. Get it from its publisher"
+        )
+    return (
+        f"{path} wants to run {wanted.group(1)} when it is loaded, so it was not loaded: weights "
+        "need no code. Get the file from its publisher"
+    )
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
