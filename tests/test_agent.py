@@ -18,6 +18,8 @@ STEP = 2.0  # pixels per unit of action
 class DotWorld(nn.Module):
     """A world model whose latents are the dot's position and whose dynamics are exact."""
 
+    takes_proprio = False
+
     def __init__(self, frame_skip: int = 1) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(()))
@@ -32,9 +34,16 @@ class DotWorld(nn.Module):
         return position.unsqueeze(-2)  # (B, T, 1, 2)
 
     def costs(
-        self, context: Tensor, past_actions: Tensor, actions: Tensor, *, goal: Tensor, cost: object
+        self,
+        context: Tensor,
+        past_actions: Tensor,
+        actions: Tensor,
+        proprio: Tensor | None,
+        *,
+        goal: Tensor,
+        cost: object,
     ) -> Tensor:
-        del cost
+        del cost, proprio
         self.planned_for.append(len(context))
         self.contexts.append((context.shape[1], past_actions.shape[1]))
         step = STEP * self.action_spec.frame_skip

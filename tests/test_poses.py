@@ -87,7 +87,7 @@ def test_integrated_poses_pass_the_check() -> None:
     ("changes", "message"),
     [
         ({3: -179.26, 4: 90.0}, r"radians .*\(-179.3, 90, 0.3\).* degrees; pass numpy.deg2rad"),
-        ({5: 3.3}, "radians"),
+        ({5: 3.3}, r"radians .* got \(0.1, 0.2, 3.3\): if they are radians, wrap them"),
         ({6: 85.0}, "closedness .* 0 open to 1 closed, got 85"),
         ({6: -0.5}, "closedness .* got -0.5"),
         ({0: float("nan")}, "finite"),

@@ -111,7 +111,8 @@ class MPCAgent:
         """Choose the next action of every environment.
 
         Args:
-            obs: `pixels` uint8 (H, W, 3) or (n, H, W, 3); other keys are not looked at.
+            obs: `pixels` uint8 (H, W, 3) or (n, H, W, 3); where the world model takes proprio, also
+                `proprio` (Q,) or (n, Q); other keys are not looked at.
             is_active: (n,) bool; the others cost nothing and get zeros. None is all.
 
         Returns:
@@ -119,7 +120,8 @@ class MPCAgent:
 
         Raises:
             RuntimeError: there is no goal yet.
-            SettingError: the pixels have another shape or dtype, or another number of environments.
+            SettingError: the pixels have another shape or dtype, or another number of environments;
+                the proprio is missing, or in other units than the world model's.
         """
         self._require_goal()
         pixels = _pixels(obs["pixels"], "obs['pixels']")
@@ -131,7 +133,7 @@ class MPCAgent:
         active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
-            self._observe(on_model_step, pixels)
+            self._observe(on_model_step, pixels, self._proprio(obs))
             self._plan([i for i in on_model_step if self._needs_plan(self.slots[i])])
         actions = np.zeros((len(self.slots), len(self.world_model.action_spec.low)), np.float32)
         for i in active:
@@ -150,9 +152,27 @@ class MPCAgent:
         pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
         return self.world_model.encode(pixels.unsqueeze(1).to(self.device)).squeeze(1)
 
-    def _observe(self, env_ids: list[int], pixels: Tensor) -> None:
+    def _proprio(self, obs: Mapping[str, Pixels]) -> Tensor | None:
+        """Proprio (n, Q) of all environments, where the world model takes it."""
+        if not self.world_model.takes_proprio:
+            return None
+        shape = (len(self.slots), self.world_model.predictor.proprio_dim)
+        if "proprio" not in obs:
+            raise SettingError(
+                f"this world model plans with proprio (Q,) or (n, Q), n and Q being {shape}: "
+                f"obs has no 'proprio', only {', '.join(sorted(obs))}"
+            )
+        proprio = torch.as_tensor(obs["proprio"], dtype=torch.float32)
+        proprio = proprio.unsqueeze(0) if proprio.ndim == 1 else proprio
+        if proprio.shape != shape:
+            raise SettingError(f"obs['proprio']: wanted {shape}, got {tuple(proprio.shape)}")
+        self.world_model.integrate.check(proprio)
+        return proprio.to(self.device)
+
+    def _observe(self, env_ids: list[int], pixels: Tensor, proprio: Tensor | None) -> None:
         for i, latents in zip(env_ids, self._encode(pixels[env_ids]), strict=True):
-            self.slots[i].observe(latents, self.context_len)
+            pose = None if proprio is None else proprio[i]
+            self.slots[i].observe(latents, pose, self.context_len)
 
     def _plan(self, env_ids: list[int]) -> None:
         """Plan for some environments, together where they have seen equally much."""
@@ -166,10 +186,13 @@ class MPCAgent:
         past = np.array([slot.actions for slot in slots], dtype=np.float32)
         past_actions = torch.from_numpy(past).to(self.device)
         past_actions = past_actions.view(len(slots), context.shape[1] - 1, len(spec.low))
+        proprio = None  # (n, C, Q)
+        if self.world_model.takes_proprio:
+            proprio = torch.stack([torch.stack(slot.proprio) for slot in slots])
         goal = self.goal[env_ids]
         plan = self.planner.plan(
             lambda actions: self.world_model.costs(
-                context, past_actions, actions, goal=goal, cost=self.cost
+                context, past_actions, actions, proprio, goal=goal, cost=self.cost
             ),
             low=torch.tensor(spec.low, device=self.device),
             high=torch.tensor(spec.high, device=self.device),
@@ -209,7 +232,8 @@ class MPCAgent:
         """Act, with the signature of LeRobot's policies.
 
         Args:
-            batch: one `observation.images.<camera>` of float (n, C, H, W) in [0, 1].
+            batch: one `observation.images.<camera>` of float (n, C, H, W) in [0, 1], and
+                `observation.state` (n, Q) where the world model takes proprio.
 
         Returns:
             Actions (n, A) on the images' device.
@@ -219,7 +243,10 @@ class MPCAgent:
             raise SettingError(f"wanted one camera 'observation.images.<name>', got {names}")
         images = batch[names[0]]
         pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
-        actions = torch.from_numpy(np.atleast_2d(self.act({"pixels": pixels.cpu()})))
+        obs = {"pixels": pixels.cpu()}
+        if "observation.state" in batch:
+            obs["proprio"] = batch["observation.state"].cpu()
+        actions = torch.from_numpy(np.atleast_2d(self.act(obs)))
         return actions.to(images.device)
 
     def get_action(self, info: Mapping[str, Any]) -> np.ndarray:
@@ -227,13 +254,18 @@ class MPCAgent:
 
         Args:
             info: `pixels` and `goal`, uint8 (n, H, W, 3) or (n, 1, H, W, 3); a goal that changed
-                starts the agent anew.
+                starts the agent anew. Where the world model takes it, also `proprio` (n, Q) or
+                (n, 1, Q).
         """
         goal, pixels = (_single_frame(_pixels(info[key], key)) for key in ("goal", "pixels"))
         if self._given_goal is None or not torch.equal(goal, self._given_goal):
             self.reset(goal=goal)
             self._given_goal = goal
-        return self.act({"pixels": pixels})
+        obs = {"pixels": pixels}
+        if "proprio" in info:
+            proprio = torch.as_tensor(info["proprio"])
+            obs["proprio"] = proprio.squeeze(1) if proprio.ndim == 3 else proprio
+        return self.act(obs)
 
 
 class _Slot:
@@ -247,15 +279,17 @@ class _Slot:
     def forget(self) -> None:
         """Begin an episode."""
         self.latents: list[Tensor] = []  # the last C frames, (P, D) each
+        self.proprio: list[Tensor | None] = []  # at them, (Q,) each
         self.actions: list[np.ndarray] = []  # taken at them
         self.plan: Tensor | None = None  # (T, A)
         self.plan_cost = float("nan")
         self.executed = 0
         self.wait = 0  # environment steps for which the present action goes on
 
-    def observe(self, latents: Tensor, context_len: int) -> None:
+    def observe(self, latents: Tensor, proprio: Tensor | None, context_len: int) -> None:
         """Add a frame, dropping what the predictor no longer sees."""
         self.latents = [*self.latents, latents][-context_len:]
+        self.proprio = [*self.proprio, proprio][-context_len:]
         self.actions = self.actions[-(context_len - 1) :] if context_len > 1 else []
 
     def next_seed(self) -> int:

@@ -1,64 +1,132 @@
-"""Loads world models: shipped ones by name, trained ones by folder."""
+"""Loads world models: shipped, trained here, or V-JEPA 2-AC from Meta's files."""
 
 from pathlib import Path
 
 import torch
 
-from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
+from vjepa_wm.checkpoint import Checkpoint
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.encoders.registry import load_encoder, shipped_folder
-from vjepa_wm.errors import CheckpointError, UnknownNameError
+from vjepa_wm.encoders.published import open_published
+from vjepa_wm.encoders.registry import load_encoder
+from vjepa_wm.errors import CheckpointError, SettingError
 from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.poses import ACTION_UNITS, PoseIntegrator
 from vjepa_wm.precision import resolve_dtype
-from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.predictor import (
+    SHIPPED,
+    build_predictor,
+    load_predictor,
+    open_world_model,
+)
+from vjepa_wm.vjepa2_ac import PREDICTORS, published_path
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
-SHIPPED = ("reacher", "two_rooms", "push", "push_t")
+__all__ = ["DROID_ACTIONS", "SHIPPED", "load_world_model"]
+
+DROID_ACTIONS = ActionSpec(
+    # The widest published planning clip; the paper plans within 0.075 m
+    low=(-0.1, -0.1, -0.1, -0.25, -0.25, -0.25, -1.0),
+    high=(0.1, 0.1, 0.1, 0.25, 0.25, 0.25, 1.0),
+    frame_skip=1,
+    units=ACTION_UNITS,
+    fps=4.0,
+)
+"""What V-JEPA 2-AC calls an action: the change to the next pose of the gripper, see
+`vjepa_wm.poses`. The bounds are for planning, the weights have none; the published planners leave
+the rotation at 0. The frame rate is what the training settings say; see `docs/vjepa2_ac.md`."""
+
+_AC_MEMORY_MB = {"cpu": 1024.0, "cuda": 8192.0}  # a frame of one candidate takes about 70
 
 
 def load_world_model(
     name_or_path: str | Path,
     checkpoint: str | Path | None = None,
     *,
+    encoder_checkpoint: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "auto",
 ) -> WorldModel:
     """Load a world model, ready to plan.
 
+    `vjepa2_ac_vitg` and `vjepa2_ac_droid` plan for a robot arm seen by a fixed camera, in the
+    actions `vjepa_wm.loading.DROID_ACTIONS`; the first also needs the observed pose (see
+    `vjepa_wm.poses`) as `obs["proprio"]`. Know before you trust their plans (remedies in
+    `docs/vjepa2_ac.md`):
+
+    - `vjepa2_ac_vitg` was trained with a mistake in its rollout loss and underestimates motion;
+      `vjepa2_ac_droid` was trained again without it.
+    - The axes of an action are inferred from the picture: turning the camera turns the motion.
+    - Its pictures were cut to 1.35 : 1 and pressed into a square, and are so here; give whole
+      camera pictures, or square ones.
+    - A step should be 1/4 s but was perhaps longer in training: trust directions, not lengths.
+
     Args:
-        name_or_path: `reacher`, `two_rooms`, `push` or `push_t`, shipped with the package, or a
-            folder written by `python -m vjepa_wm.train_ac`.
-        checkpoint: folder to take the weights from instead.
+        name_or_path: `reacher`, `two_rooms`, `push` or `push_t`, shipped with the package; the
+            published `vjepa2_ac_vitg` or `vjepa2_ac_droid`; or a folder written by
+            `python -m vjepa_wm.train_ac`.
+        checkpoint: folder, or for V-JEPA 2-AC Meta's file, to take the weights from instead.
+            Without one, published files are looked for in the cache folder and downloaded.
+        encoder_checkpoint: file of the encoder, for a V-JEPA 2-AC file that has none; None is the
+            published file of that encoder.
         device: where it runs.
         dtype: of encoder and predictor: `auto` (bfloat16 where the machine has it), `bf16` or
             `fp32`. The metric stays in float32.
 
     Raises:
         UnknownNameError: there is no such model; the nearest names are given.
-        CheckpointError: a folder is incomplete or damaged, or its encoder is not to be found.
+        CheckpointError: a file or folder is not to be had, incomplete, damaged or of something
+            else, or its encoder is not to be found; every tensor that does not fit is listed.
+        SettingError: `encoder_checkpoint` is given for a world model that records its encoder.
     """
-    loaded = load_checkpoint(_folder(name_or_path) if checkpoint is None else checkpoint)
-    config = loaded.config
-    if config["kind"] != "world_model":
-        raise CheckpointError(f"{loaded.folder} holds a {config['kind']}, wanted a world_model")
-    predictor = ActionPredictor(**config["predictor"])
-    loaded.load_into(predictor, "predictor")
-    metric = TemporalMetric(**config["metric"])
+    if name_or_path in PREDICTORS:
+        return _load_vjepa2_ac(
+            str(name_or_path),
+            published_path(str(name_or_path), checkpoint),
+            encoder_checkpoint=encoder_checkpoint,
+            device=device,
+            dtype=dtype,
+        )
+    if encoder_checkpoint is not None:
+        raise SettingError(
+            f"encoder_checkpoint is for {' and '.join(PREDICTORS)}: {name_or_path} records its "
+            "own encoder; leave it out"
+        )
+    loaded = open_world_model(name_or_path, checkpoint)
+    predictor = build_predictor(loaded)
+    metric = TemporalMetric(**loaded.config["metric"])
     loaded.load_into(metric, "metric")
     return WorldModel(
         _encoder(loaded, device=device, dtype=dtype),
         predictor.to(device, resolve_dtype(dtype, device)).eval().requires_grad_(False),
-        action_spec=ActionSpec(**config["action_spec"]),
+        action_spec=ActionSpec(**loaded.config["action_spec"]),
         metric=metric.to(device).eval().requires_grad_(False),
     )
 
 
-def _folder(name_or_path: str | Path) -> Path:
-    if str(name_or_path) in SHIPPED:
-        return shipped_folder(str(name_or_path))
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
-    raise UnknownNameError("world model", str(name_or_path), SHIPPED)
+def _load_vjepa2_ac(
+    name: str,
+    path: Path,
+    *,
+    encoder_checkpoint: str | Path | None,
+    device: str | torch.device,
+    dtype: str,
+) -> WorldModel:
+    published = PREDICTORS[name]
+    predictor = load_predictor(name, path, device=device, dtype=dtype)
+    if encoder_checkpoint is None and "encoder" in open_published(path).nets:
+        encoder_checkpoint = path
+    # The student: what the predictor's file holds, and what JEPA-WMs took
+    encoder = load_encoder(
+        published.encoder, encoder_checkpoint, device=device, dtype=dtype, net="encoder"
+    )
+    encoder.transform = published.transform
+    return WorldModel(
+        encoder,
+        predictor.requires_grad_(False),
+        action_spec=DROID_ACTIONS,
+        integrate=None if predictor.proprio_dim is None else PoseIntegrator(),
+        memory_mb=_AC_MEMORY_MB["cpu" if torch.device(device).type == "cpu" else "cuda"],
+    )
 
 
 def _encoder(loaded: Checkpoint, *, device: str | torch.device, dtype: str) -> FrozenEncoder:

@@ -125,18 +125,21 @@ def check_poses(poses: Tensor) -> None:
     angles, gripper = poses[..., _ANGLES], poses[..., _GRIPPER]
     if not torch.isfinite(poses).all():
         raise SettingError("proprio: wanted finite poses, got NaN or infinity in them")
-    if angles.abs().max() > math.pi + _ANGLE_SLACK:
+    largest = float(angles.abs().max())
+    if largest > math.pi + _ANGLE_SLACK:
         worst = angles.flatten(0, -2)[angles.flatten(0, -2).abs().amax(-1).argmax()]
+        advice = "these look like degrees; pass numpy.deg2rad(angles)"
+        if largest < 2 * math.pi:
+            advice = "if they are radians, wrap them: (angles + pi) % (2 * pi) - pi"
         raise SettingError(
             "proprio: wanted Euler angles in radians (entries 3 to 5, about the fixed axes x, y, "
-            f"z, each within [-pi, pi]), got {_numbers(worst)}: these look like degrees; "
-            "pass numpy.deg2rad(angles)"
+            f"z, each within [-pi, pi]), got {_numbers(worst)}: {advice}"
         )
     low, high = float(gripper.min()), float(gripper.max())
     if low < -_GRIPPER_SLACK or high > 1 + _GRIPPER_SLACK:
         raise SettingError(
             "proprio: wanted gripper closedness (entry 6), 0 open to 1 closed, got "
-            f"{low if low < -_GRIPPER_SLACK else high:.4g}: pass 1 - width / widest"
+            f"{low if low < -_GRIPPER_SLACK else high:.4g}: pass 1 - width / greatest width"
         )
 
 

@@ -1,19 +1,26 @@
-"""The action-conditioned predictor: latents and actions in, the next latents out.
+"""The action-conditioned predictor we train, and loading of predictors by name.
 
 Shapes: B trajectories, T model steps, P tokens per frame, D latent width, A action width,
 W width of the predictor.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import layer_norm
-from vjepa_wm.errors import SettingError
+from vjepa_wm.encoders.registry import shipped_folder
+from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 from vjepa_wm.frame_predictor import Cache, FramePredictor, frame_mask
 from vjepa_wm.nn.blocks import NORM_EPS, Attention, Mlp, init_transformer
 from vjepa_wm.nn.rope import Rope, grid_positions, rope_3d
+from vjepa_wm.precision import resolve_dtype
+from vjepa_wm.vjepa2_ac import PREDICTORS, published_path, read_predictor
+
+SHIPPED = ("reacher", "two_rooms", "push", "push_t")  # world models inside the package
 
 
 class ModulatedBlock(nn.Module):
@@ -141,3 +148,65 @@ class ActionPredictor(FramePredictor):
     def _rope(self, first: int, end: int) -> Rope:
         part = slice(first * self.num_patches, end * self.num_patches)
         return self.rope_cos[:, :, part], self.rope_sin[:, :, part]
+
+
+def load_predictor(
+    name_or_path: str | Path,
+    checkpoint: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "auto",
+) -> FramePredictor:
+    """Load an action-conditioned predictor alone, in evaluation mode, its parameters trainable.
+
+    What is known to be wrong with the published weights is in `docs/vjepa2_ac.md`; read it before
+    trusting their plans.
+
+    Args:
+        name_or_path: `vjepa2_ac_vitg` (Meta's release) or `vjepa2_ac_droid` (JEPA-WMs' retrained
+            one, without states); a world model shipped with the package; or a folder written by
+            `python -m vjepa_wm.train_ac`.
+        checkpoint: file or folder to take the weights from instead. Without one, a published
+            predictor is looked for in the cache folder and downloaded if need be.
+        device: where it runs.
+        dtype: `auto` (bfloat16 where the machine has it), `bf16` or `fp32`.
+
+    Raises:
+        UnknownNameError: there is no such predictor; the nearest names are given.
+        CheckpointError: the file is not to be had, incomplete, damaged or of something else; every
+            tensor that does not fit is listed.
+    """
+    resolved = resolve_dtype(dtype, device)
+    if name_or_path in PREDICTORS:
+        path = published_path(str(name_or_path), checkpoint)
+        return read_predictor(str(name_or_path), path, device=device, dtype=resolved)
+    return build_predictor(open_world_model(name_or_path, checkpoint)).to(device, resolved).eval()
+
+
+def open_world_model(name_or_path: str | Path, checkpoint: str | Path | None) -> Checkpoint:
+    """Read the checkpoint of a world model: shipped, or trained here.
+
+    Raises:
+        UnknownNameError: there is no such model; the nearest names are given.
+        CheckpointError: the folder is incomplete, damaged or holds something else.
+    """
+    if checkpoint is None:
+        if name_or_path in SHIPPED:
+            checkpoint = shipped_folder(str(name_or_path))
+        elif Path(name_or_path).is_dir():
+            checkpoint = name_or_path
+        else:
+            raise UnknownNameError("world model", str(name_or_path), (*SHIPPED, *PREDICTORS))
+    loaded = load_checkpoint(checkpoint)
+    if loaded.config["kind"] != "world_model":
+        raise CheckpointError(
+            f"{loaded.folder} holds a {loaded.config['kind']}, wanted a world_model"
+        )
+    return loaded
+
+
+def build_predictor(loaded: Checkpoint) -> ActionPredictor:
+    """Make the predictor of a world model that was trained here, with its weights."""
+    predictor = ActionPredictor(**loaded.config["predictor"])
+    loaded.load_into(predictor, "predictor")
+    return predictor
