@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from planners.base import Planner, numbers
-from planners.search import Bounds, Search, Space, describe
+from planners.search import Bounds, Search, describe
 
 Projection = Callable[[Tensor], Tensor]
 """Moves candidates `(B, N, T, A)` to allowed ones near them, of the same shape."""
@@ -23,7 +23,8 @@ class Constrained(Planner):
     """Keeps another planner to narrower bounds, to some of the entries, to any set of actions.
 
     An entry whose low equals its high is held at that value and not searched. The planner inside
-    sees the other entries only: lists in its settings have one number for each of these.
+    sees the other entries only: lists in its settings have one number for each of these. Where one
+    is around another, the outer one's `project` has the last word, and must keep the inner bounds.
 
     Args:
         planner: Searches.
@@ -142,22 +143,21 @@ class _Part(Bounds):
         """
         actions = self.clip(actions)
         if self.constraint is not None:
-            actions = self._constrained(actions)
-        if type(self.outer) is Bounds:  # a box, and this one is inside
-            return actions
-        return self.clip(self.outer.project(self.widen(actions))[..., self.axes])
+            actions = self._checked(self.constraint(self.widen(actions)), actions)
+        if type(self.outer) is not Bounds:  # which is but a box, and this one is inside
+            actions = self._checked(self.outer.project(self.widen(actions)), actions)
+        return actions
 
-    def _constrained(self, actions: Tensor) -> Tensor:
-        whole = self.widen(actions)
-        allowed = self.constraint(whole.clone())
-        if not isinstance(allowed, Tensor) or allowed.shape != whole.shape:
-            wanted = f"wanted actions (B, N, T, A) = {tuple(whole.shape)}"
-            raise ValueError(f"project: {wanted}, got {describe(allowed)}")
+    def _checked(self, allowed: Tensor, actions: Tensor) -> Tensor:
+        """Return projected actions `(B, N, T, A)` as points of this space."""
+        shape = (*actions.shape[:-1], len(self.fixed))
+        if not isinstance(allowed, Tensor) or allowed.shape != shape:
+            wanted = f"project: wanted actions (B, N, T, A) = {tuple(shape)}"
+            raise ValueError(f"{wanted}, got {describe(allowed)}")
         inside = self.widen(self.clip(allowed[..., self.axes].to(actions)))
         slack = _TOLERANCE * (self.outer.high - self.outer.low)
         if not ((allowed - inside).abs() <= slack).all():  # also where it is NaN
-            low, high = self.fixed.clone(), self.fixed.clone()
-            low[self.axes], high[self.axes] = self.low, self.high
+            low, high = self.widen(self.low), self.widen(self.high)
             raise ValueError(
                 f"project: wanted finite actions within {low.tolist()} and {high.tolist()}, "
                 f"got {allowed.amin((0, 1, 2)).tolist()} to {allowed.amax((0, 1, 2)).tolist()}"

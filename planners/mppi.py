@@ -23,14 +23,15 @@ class MPPI(GaussianPlanner):
     Args, besides those of `GaussianPlanner`:
         temperature: What divides the cost, in its unit: candidates that cost this much more than
             the best weigh 1 / e of it. Towards 0 only the best counts.
-        update_std: Whether the spread is fitted too; False keeps the first one.
+        update_std: Whether the spread is fitted too. It shrinks to `min_std` at once where costs
+            differ by much more than the temperature; False keeps the first one.
 
     Raises:
         ValueError: A number is out of its range.
     """
 
-    temperature: float = 0.1
-    update_std: bool = True
+    temperature: float = 0.5
+    update_std: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

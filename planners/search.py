@@ -36,8 +36,15 @@ class IterationRecord:
     costs: Tensor
 
     def elites(self, num: int) -> Tensor:
-        """Return the cheapest candidates of this iteration `(B, num, T, A)`, cheapest first."""
-        return cheapest(self.candidates, self.costs, num)[0]
+        """Return the cheapest candidates of this iteration, cheapest first.
+
+        Args:
+            num: How many, K; fewer come where fewer were evaluated.
+
+        Returns:
+            `(B, K, T, A)`.
+        """
+        return cheapest(self.candidates, self.costs, min(num, self.costs.shape[1]))[0]
 
 
 class Space:
