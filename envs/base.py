@@ -136,13 +136,17 @@ class PixelGoalEnv(gymnasium.Env):
         """Tell whether a goal candidate belongs to a level when starting at `qpos`."""
         raise NotImplementedError
 
-    def _policy(self, data: mujoco.MjData) -> Policy:
+    def _policy(self, data: mujoco.MjData, *, frame_skip: int) -> Policy:
         """Build the exploration policy that watches `data`."""
         raise NotImplementedError
 
-    def make_policy(self) -> Policy:
-        """Build the exploration policy of this environment; call its `reset(rng)` per episode."""
-        return self._policy(self._data)
+    def make_policy(self, *, frame_skip: int = 1) -> Policy:
+        """Build the exploration policy of this environment; call its `reset(rng)` per episode.
+
+        Args:
+            frame_skip: Environment steps for which each of its actions will be repeated.
+        """
+        return self._policy(self._data, frame_skip=frame_skip)
 
     # --- Gymnasium ----------------------------------------------------------------------------
 
@@ -374,7 +378,7 @@ class PixelGoalEnv(gymnasium.Env):
         """Explore on the scratch data for at most 25 steps and return where it ends (nq,)."""
         start = _state(self._model, self._data, _STATE_SPEC)
         mujoco.mj_setState(self._model, self._scratch, start, _STATE_SPEC)
-        policy = self._policy(self._scratch)
+        policy = self._policy(self._scratch, frame_skip=1)
         policy.reset(self.np_random)
         for _ in range(int(self.np_random.integers(NEAR_STEPS // 2, NEAR_STEPS + 1))):
             self._advance(self._scratch, np.clip(policy.act(), -1.0, 1.0).astype(np.float64))

@@ -8,18 +8,18 @@ import numpy as np
 from envs.base import FloatArray, PixelGoalEnv
 from envs.policies import Policy, SeekContact
 
-_PUSHER_LIMIT = 0.27  # metres, largest sampled |coordinate| of the pusher
-_BLOCK_LIMIT = 0.15  # metres, largest sampled |coordinate| of the block; its joints end at 0.17
-_CLEARANCE = 0.125  # metres between centres: 8.5 cm to a corner, 2 cm of pusher, 2 cm of air
+_PUSHER_LIMIT = 0.26  # metres, largest sampled |coordinate| of the pusher
+_BLOCK_LIMIT = 0.14  # metres, largest sampled |coordinate| of the block; its joints end at 0.155
+_CLEARANCE = 0.135  # metres between centres: 8.5 cm to a corner, 3 cm of pusher, 2 cm of air
 _FAR_DISPLACEMENT = 0.15  # metres, of the block
 
 
 class PushEnv(PixelGoalEnv):
-    """Disc of 4 cm that pushes a box of 12 cm on a walled table of 0.6 m.
+    """Disc of 6 cm that pushes a box of 12 cm on a walled table of 0.6 m.
 
     Action: the pusher's velocity along x and y (2,), 1 is 0.6 m/s. Proprio (2,): the pusher's x, y
     in metres. qpos: pusher x, y, block x, y in metres, block angle in rad. The block stops within a
-    step of the pushing, and its centre stays within 0.17 m of the middle, so that the pusher can
+    step of the pushing, and its centre stays within 0.155 m of the middle, so that the pusher can
     get behind it everywhere.
     Success: the block's centre less than 0.04 m from the goal's, for 3 steps; angle and pusher
     do not count.
@@ -51,10 +51,10 @@ class PushEnv(PixelGoalEnv):
         moved = np.linalg.norm(goal_qpos[2:4] - qpos[2:4])
         return bool(moved >= (_FAR_DISPLACEMENT if level == "far" else 0.06))
 
-    def _policy(self, data: mujoco.MjData) -> Policy:
+    def _policy(self, data: mujoco.MjData, *, frame_skip: int) -> Policy:
         return SeekContact(
             lambda: data.qpos,
-            step_length=0.1 * self.max_speed,
+            step_length=0.1 * self.max_speed * frame_skip,
             clearance=_CLEARANCE,
             limit=_PUSHER_LIMIT,
         )

@@ -60,7 +60,7 @@ class TwoRoomsEnv(PixelGoalEnv):
         is_away = np.linalg.norm(goal_qpos - qpos) >= _MIN_DISPLACEMENT
         return bool(is_away and (is_same_room or level == "far"))
 
-    def _policy(self, data: mujoco.MjData) -> Policy:
+    def _policy(self, data: mujoco.MjData, *, frame_skip: int) -> Policy:
         def propose(rng: np.random.Generator, qpos: FloatArray) -> list[FloatArray]:
             target = self._sample_qpos(rng)
             if target[0] * qpos[0] > 0:
@@ -70,7 +70,10 @@ class TwoRoomsEnv(PixelGoalEnv):
             return [np.array([side, door_y]), np.array([-side, door_y]), target]
 
         return SeekWaypoints(
-            lambda: data.qpos, propose, step_length=0.1 * self.max_speed, share=0.6
+            lambda: data.qpos,
+            propose,
+            step_length=0.1 * self.max_speed * frame_skip,
+            share=0.6,
         )
 
 

@@ -39,7 +39,7 @@ class PointEnv(gymnasium.Env):
         self.fail_after = fail_after
         self.num_steps = 0
 
-    def make_policy(self) -> WalkPolicy:
+    def make_policy(self, *, frame_skip: int = 1) -> WalkPolicy:
         """Return the policy for collecting."""
         return WalkPolicy()
 

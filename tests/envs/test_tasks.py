@@ -104,27 +104,27 @@ def test_pushed_block_moves_and_stops_with_the_pusher(env_class: type[PushEnv]) 
 
 
 @pytest.mark.parametrize("env_class", [PushEnv, PushTEnv])
-@pytest.mark.parametrize("corner", [(0.17, 0.17), (-0.17, 0.17), (0.17, -0.17)])
+@pytest.mark.parametrize("corner", [(0.155, 0.155), (-0.155, 0.155), (0.155, -0.155)])
 def test_block_in_a_corner_can_be_pushed_out(
     env_class: type[PushEnv], corner: tuple[float, float]
 ) -> None:
     """From behind, along either side: the pusher fits between block and border."""
     env = env_class(image_size=8)
     for angle in np.linspace(0.0, 2 * np.pi, 5):
-        _placed(env, np.sign(corner[0]) * 0.278, corner[1], *corner, angle)
+        _placed(env, np.sign(corner[0]) * 0.268, corner[1], *corner, angle)
         for _ in range(6):
             env.step(np.array([-np.sign(corner[0]), 0.0]))
-        assert abs(_qpos(env)[2]) < 0.14
+        assert abs(_qpos(env)[2]) < 0.125
 
 
 @pytest.mark.parametrize("env_class", [PushEnv, PushTEnv])
 def test_block_at_its_limit_stops_the_pusher(env_class: type[PushEnv]) -> None:
     env = env_class(image_size=8)
-    _placed(env, 0.0, 0.1, 0.15, 0.1, 0.0)
+    _placed(env, 0.0, 0.1, 0.14, 0.1, 0.0)
     for _ in range(20):
         env.step(np.array([1.0, 0.0]))
-    assert np.abs(_qpos(env)[2:4]).max() < 0.18
-    assert np.abs(_qpos(env)[:2]).max() < 0.285
+    assert np.abs(_qpos(env)[2:4]).max() < 0.165
+    assert np.abs(_qpos(env)[:2]).max() < 0.275
 
 
 def test_half_a_turn_of_the_t_is_far_and_a_whole_one_is_none() -> None:

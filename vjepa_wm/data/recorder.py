@@ -82,7 +82,7 @@ class Recorder:
         self.has_own_policy = hasattr(self._inner, "make_policy")
         self.has_sim_state = hasattr(self._inner, "get_sim_state")
         self.policy: Policy = (
-            self._inner.make_policy()
+            self._inner.make_policy(frame_skip=frame_skip)
             if self.has_own_policy
             else HeldRandomPolicy(self.low, self.high)
         )

@@ -16,16 +16,20 @@ class ClipSampler:
     Args:
         sets: trajectories with frames of one size; only their training episodes are used.
         num_frames: frames per clip.
-        strides: recorded steps between two frames of a clip; one is drawn per set and batch.
+        strides: recorded steps between two frames of a clip; one is drawn per set and batch. 0 is
+            a still, one frame repeated, as V-JEPA 2 shows images (arXiv 2506.09985, section 2.2).
     """
 
     def __init__(
         self, sets: Sequence[Trajectories], *, num_frames: int, strides: Sequence[int]
     ) -> None:
+        self.num_frames = num_frames
         self.windows = [
             [
                 trajectories.windows(
-                    num_frames=num_frames, stride=stride, episodes=trajectories.split()[0]
+                    num_frames=num_frames if stride else 1,
+                    stride=stride or 1,
+                    episodes=trajectories.split()[0],
                 )
                 for stride in strides
             ]
@@ -37,11 +41,15 @@ class ClipSampler:
         parts = np.array_split(np.arange(batch_size), len(self.windows))
         source = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         clips = [
-            by_stride[rng.integers(len(by_stride))].sample(rng, len(part)).pixels
+            self._fill(by_stride[rng.integers(len(by_stride))].sample(rng, len(part)).pixels)
             for by_stride, part in zip(self.windows, parts, strict=True)
             if len(part)
         ]
         return torch.from_numpy(np.concatenate(clips)), torch.from_numpy(source)
+
+    def _fill(self, pixels: np.ndarray) -> np.ndarray:
+        """Repeat stills (B, 1, H, W, C) to the length of a clip; others pass."""
+        return np.broadcast_to(pixels, (len(pixels), self.num_frames, *pixels.shape[2:]))
 
 
 def validation_frames(trajectories: Trajectories, *, num_episodes: int) -> Tensor:
