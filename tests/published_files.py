@@ -49,7 +49,6 @@ def content(name: str, *, prefix: str = "module.backbone.") -> dict[str, object]
     state = {0: {"step": 3, "exp_avg": torch.ones(3)}}
     return {
         "encoder": student,
-        "predictor": {},
         "opt": {"state": state, "param_groups": [{"lr": 1e-3, "params": [0]}]},
         "scaler": None,
         NETS[name]: average,

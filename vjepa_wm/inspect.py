@@ -42,15 +42,21 @@ def describe(path: Path, *, with_keys: bool) -> Iterator[str]:
     Raises:
         CheckpointError: it cannot be read safely.
     """
-    folder = path if path.is_dir() else path.parent
-    is_known = path.is_dir() or path.name == WEIGHTS
-    if is_known and (folder / CONFIG).is_file():
-        config = read_json(folder / CONFIG)
-        if not is_huggingface_config(config):
-            yield from _describe_ours(folder, config)
-            return
-        path = folder
-    yield from _describe_published(open_published(path), with_keys=with_keys)
+    if _is_ours(path):
+        yield from _describe_ours(path, read_json(path / CONFIG))
+    else:
+        yield from _describe_published(open_published(path), with_keys=with_keys)
+
+
+def _whole(path: Path) -> Path:
+    """Return the folder of a weights file that is one of two, or the path itself."""
+    is_half = path.name == WEIGHTS and (path.parent / CONFIG).is_file()
+    return path.parent if is_half else path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a folder whose configuration is not Hugging Face's."""
+    return (path / CONFIG).is_file() and not is_huggingface_config(read_json(path / CONFIG))
 
 
 def _describe_ours(folder: Path, config: object) -> Iterator[str]:
@@ -143,7 +149,7 @@ def _is_mask_predictor(file: PublishedFile) -> bool:
 
 def check(path: Path) -> str:
     """Read a file whole, compare it with its checksums and its recorded digest; return that."""
-    if path.is_dir() and not is_huggingface_config(read_json(path / CONFIG)):
+    if _is_ours(path):
         return load_checkpoint(path).digest
     return verified_digest(path / WEIGHTS if path.is_dir() else path)
 
@@ -157,11 +163,12 @@ def main() -> None:
         "--check", action="store_true", help="also read it whole and verify its checksums"
     )
     options = parser.parse_args()
+    path = _whole(options.file)
     try:
-        for line in describe(options.file, with_keys=options.keys):
+        for line in describe(path, with_keys=options.keys):
             print(line)
         if options.check:
-            print(f"whole: its contents agree with their checksums, digest {check(options.file)}")
+            print(f"whole: its contents agree with their checksums, digest {check(path)}")
     except VjepaWmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
