@@ -1,5 +1,6 @@
 """The inspect verb: what a file is, what would load it, and one line when it is nothing."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -81,7 +82,37 @@ def test_predictors_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(monkeypatch, tmp_path / "b.pt")
     shown = capsys.readouterr().out
     assert "action predictor of width 12 and depth 2" in shown and "7 action dimensions" in shown
-    assert not any("mask_predictor" in call for call in advised(shown))
+    assert all(call.startswith("load_encoder") for call in advised(shown))
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_an_action_predictor_of_published_sizes_is_a_world_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, has_state: bool
+) -> None:
+    """V-JEPA 2-AC has state tokens, its retrained form has none."""
+    sizes = {"latent_dim": 24, "width": 12, "depth": 2, "action_dim": 7}
+    for name, published in inspect.PREDICTORS.items():
+        proprio = published.predictor["proprio_dim"]
+        tiny_sizes = dataclasses.replace(published, predictor={**sizes, "proprio_dim": proprio})
+        monkeypatch.setitem(inspect.PREDICTORS, name, tiny_sizes)
+    weights = mask_predictor_weights(action=True)
+    if has_state:
+        weights["state_encoder.weight"] = torch.zeros(12, 7)
+    torch.save({"predictor": weights}, tmp_path / "ac.pt")
+    run(monkeypatch, tmp_path / "ac.pt")
+    name = "vjepa2_ac_vitg" if has_state else "vjepa2_ac_droid"
+    wanted = f'load_world_model("{name}", checkpoint="{tmp_path / "ac.pt"}")'
+    assert advised(capsys.readouterr().out) == [wanted]
+
+
+def test_a_file_that_fits_nothing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    torch.save({"model": {"weight": torch.ones(2, 2)}}, tmp_path / "other.pt")
+    run(monkeypatch, tmp_path / "other.pt")
+    shown = capsys.readouterr().out
+    assert "model: 1 tensors, 4e-06 M parameters, float32: unknown" in shown
+    assert advised(shown) == ["nothing; no published encoder or predictor has these sizes"]
 
 
 def test_keys_and_checksums_on_request(

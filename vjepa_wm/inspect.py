@@ -21,6 +21,8 @@ from vjepa_wm.encoders.published import (
 )
 from vjepa_wm.errors import CheckpointError, VjepaWmError
 from vjepa_wm.files import read_json
+from vjepa_wm.pretraining.published import PREDICTOR
+from vjepa_wm.vjepa2_ac import PREDICTORS
 
 EXIT_USAGE = 2
 LAYOUTS: dict[Layout, str] = {
@@ -119,32 +121,42 @@ def _notes(file: PublishedFile, name: str, shapes: Mapping[str, Tensor]) -> Iter
 
 def _advice(file: PublishedFile, encoders: Mapping[str, EncoderLayout]) -> Iterator[str]:
     """Yield the calls that would load the file."""
-    path = file.path.parent if file.config else file.path
     calls: dict[str, None] = {}
     for net, layout in encoders.items():
         for name in layout.fitting:
             option = "" if choose_net(file, ENCODERS[name], None) == net else f', net="{net}"'
-            calls[f'load_encoder("{name}", checkpoint="{path}"{option})'] = None
-    if encoders and _is_mask_predictor(file):
-        names = {name for layout in encoders.values() for name in layout.fitting}
-        calls |= {
-            f'load_mask_predictor("{name}", checkpoint="{path}")': None for name in sorted(names)
-        }
-    if not encoders:
-        yield "no encoder: load_encoder takes nothing from this file"
-    elif not calls:
-        yield "no published encoder has these sizes"
+            calls[f'load_encoder("{name}", checkpoint="{_path(file)}"{option})'] = None
+    calls |= dict.fromkeys(_predictor_calls(file, encoders))
+    if not calls:
+        yield "load: nothing; no published encoder or predictor has these sizes"
     yield from (f"load: {call}" for call in calls)
     if len({name for layout in encoders.values() for name in layout.fitting}) > 1:
         yield "these names differ in image size alone, which the weights do not show: go by the "
         yield "name under which the file was published"
 
 
-def _is_mask_predictor(file: PublishedFile) -> bool:
-    if "predictor" not in file.nets:
-        return False
-    layout = read_predictor_layout(file.shapes("predictor"))
-    return layout is not None and layout.kind == "mask"
+def _predictor_calls(file: PublishedFile, encoders: Mapping[str, EncoderLayout]) -> Iterator[str]:
+    """Yield the calls that would load the predictor of a file."""
+    shapes = file.shapes(PREDICTOR) if PREDICTOR in file.nets else {}
+    layout = read_predictor_layout(shapes)
+    if layout is None:
+        return
+    if layout.kind == "mask":
+        names = sorted({name for encoder in encoders.values() for name in encoder.fitting})
+        yield from (f'load_mask_predictor("{name}", checkpoint="{_path(file)}")' for name in names)
+        return
+    has_state = any(name.startswith(("state_encoder.", "proprio_encoder.")) for name in shapes)
+    found = (layout.latent_dim, layout.width, layout.depth, layout.inputs, has_state)
+    for name, published in PREDICTORS.items():
+        sizes = published.predictor
+        wanted = tuple(sizes[key] for key in ("latent_dim", "width", "depth", "action_dim"))
+        if found == (*wanted, sizes["proprio_dim"] is not None):
+            yield f'load_world_model("{name}", checkpoint="{_path(file)}")'
+
+
+def _path(file: PublishedFile) -> Path:
+    """What the loaders take: a Hugging Face model is a folder."""
+    return file.path.parent if file.config else file.path
 
 
 def check(path: Path) -> str:
