@@ -156,6 +156,9 @@ ENCODERS: dict[str, PublishedEncoder] = {
 def mask_predictor_config(published: PublishedEncoder) -> dict[str, Any]:
     """Keywords of the `MaskPredictor` that was trained with an encoder of V-JEPA 2 or 2.1.
 
+    The positions of V-JEPA 2.1 are interpolated, as its training code does; the published hub entry
+    leaves that out for the predictor.
+
     Raises:
         SettingError: it is a V-JEPA 1 encoder, whose predictor adds a position table.
     """
