@@ -14,6 +14,7 @@ _HOMES = {
     "TemporalMetric": "vjepa_wm.metric",
     "WorldModel": "vjepa_wm.world_model",
     "load_encoder": "vjepa_wm.encoders.registry",
+    "load_mask_predictor": "vjepa_wm.pretraining.published",
     "load_world_model": "vjepa_wm.loading",
 }
 
