@@ -142,6 +142,19 @@ def test_bfloat16_is_close() -> None:
     assert float((rough - exact).abs().mean()) < 0.03  # of values with standard deviation 1
 
 
+@torch.no_grad()
+def test_poses_are_not_rounded_to_bfloat16() -> None:
+    """Half a degree near pi is less than bfloat16 can tell apart, yet counts."""
+    predictor = small_predictor().bfloat16()
+    latents, actions, states = small_batch()
+    turned = states.clone()
+    states[..., 0], turned[..., 0] = 3.125, 3.125 + 0.007
+    assert torch.equal(states.bfloat16(), turned.bfloat16())
+    before, _ = predictor._embed(latents, actions, states)
+    after, _ = predictor._embed(latents, actions, turned)
+    assert not torch.equal(before[:, :, 1], after[:, :, 1])
+
+
 def test_attention_frame_by_frame_is_attention_under_a_mask() -> None:
     """Also where the keys of two earlier frames are already there."""
     generator = torch.Generator().manual_seed(0)

@@ -59,11 +59,18 @@ def write(path: Path, predictor: dict[str, Tensor], *, encoder: bool = True) -> 
     return path
 
 
-def plan_once(world: WorldModel, obs: dict[str, np.ndarray], goal: np.ndarray) -> np.ndarray:
+def make_agent(world: WorldModel, goal: np.ndarray | None = None) -> MPCAgent:
     planner = CEM(horizon=HORIZON, num_samples=6, num_elites=2, iterations=2)
     cost = GoalCost(distance="l1", over_steps="last")
     agent = MPCAgent(world, planner, cost, context_len=2, replan_every=1)
-    agent.reset(goal=goal)
+    if goal is not None:
+        agent.reset(goal=goal)
+    return agent
+
+
+def plan_once(world: WorldModel, obs: dict[str, np.ndarray], goal: np.ndarray) -> np.ndarray:
+    """Return the second action: the first of those with a past."""
+    agent = make_agent(world, goal)
     agent.act(obs)
     return agent.act(obs)
 
@@ -92,6 +99,7 @@ def test_predictor_and_encoder_come_out_of_one_file(name: str, tmp_path: Path) -
     assert world.encoder.name == "tiny2/encoder"
     assert not any(p.requires_grad for p in world.parameters())
     assert world.takes_proprio == (name == "vjepa2_ac_vitg")
+    assert isinstance(world.encoder.transform, WidePicture) == (name == "vjepa2_ac_vitg")
     assert len(world.action_spec.low) == len(world.action_spec.units) == 7
 
 
@@ -106,6 +114,37 @@ def test_it_plans_to_a_goal_image(name: str, tmp_path: Path) -> None:
     assert np.all(np.abs(action) <= np.array(world.action_spec.high) + 1e-6)
     moved = plan_once(world, {"pixels": frame, "proprio": POSE + np.float32(0.02)}, goal)
     assert np.array_equal(action, moved) == (name == "vjepa2_ac_droid")
+
+
+def test_robots_plan_together_as_alone(tmp_path: Path) -> None:
+    """Each from its own pose; that of a robot at rest is not looked at."""
+    path = write(tmp_path / "ac.pt", predictor_weights("vjepa2_ac_vitg"))
+    world = load_world_model("vjepa2_ac_vitg", path, dtype="fp32")
+    goals, frames = tiny.pixels(2, 3, 16, 16).numpy()
+    obs = {"pixels": frames, "proprio": np.stack([POSE, POSE / 2, np.full_like(POSE, np.nan)])}
+    agent = make_agent(world, goals)
+    is_active = np.array([True, True, False])
+    for _ in range(2):  # the second time with a past
+        together = agent.act(obs, is_active=is_active)
+    alone = plan_once(world, {"pixels": frames[0], "proprio": POSE}, goals[0])
+    np.testing.assert_allclose(together[0], alone, atol=1e-5)
+    assert not together[2].any()
+    with pytest.raises(SettingError, match="finite"):
+        agent.act(obs)
+
+
+def test_signatures_of_other_libraries_pass_the_pose_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "ac.pt", predictor_weights("vjepa2_ac_vitg"))
+    world = load_world_model("vjepa2_ac_vitg", path, dtype="fp32")
+    goal, frame = tiny.pixels(2, 1, 16, 16).numpy()
+    wanted = make_agent(world, goal).act({"pixels": frame, "proprio": POSE[None]})
+    lerobot = {
+        "observation.images.left": torch.from_numpy(frame).movedim(-1, 1) / 255,
+        "observation.state": torch.from_numpy(POSE[None]),
+    }
+    np.testing.assert_array_equal(make_agent(world, goal).select_action(lerobot), wanted)
+    stable_worldmodel = {"goal": goal[None], "pixels": frame[None], "proprio": POSE[None, None]}
+    np.testing.assert_array_equal(make_agent(world).get_action(stable_worldmodel), wanted)
 
 
 def test_wrong_units_are_refused_where_the_agent_is_given_them(tmp_path: Path) -> None:
@@ -159,7 +198,7 @@ def test_the_encoder_may_come_from_a_file_of_its_own(tmp_path: Path) -> None:
     encoder = published_files.write(tmp_path / "vitg.pt", "tiny2")
     world = load_world_model("vjepa2_ac_droid", path, encoder_checkpoint=encoder, dtype="fp32")
     assert world.encoder.name == "tiny2/encoder"
-    with pytest.raises(SettingError, match="leave it out"):
+    with pytest.raises(CheckpointError, match="the encoder of .*push, compact, cannot be loaded"):
         load_world_model("push", encoder_checkpoint=encoder)
 
 

@@ -133,7 +133,7 @@ class MPCAgent:
         active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
-            self._observe(on_model_step, pixels, self._proprio(obs))
+            self._observe(on_model_step, pixels, self._proprio(obs, on_model_step))
             self._plan([i for i in on_model_step if self._needs_plan(self.slots[i])])
         actions = np.zeros((len(self.slots), len(self.world_model.action_spec.low)), np.float32)
         for i in active:
@@ -152,8 +152,8 @@ class MPCAgent:
         pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
         return self.world_model.encode(pixels.unsqueeze(1).to(self.device)).squeeze(1)
 
-    def _proprio(self, obs: Mapping[str, Pixels]) -> Tensor | None:
-        """Proprio (n, Q) of all environments, where the world model takes it."""
+    def _proprio(self, obs: Mapping[str, Pixels], env_ids: list[int]) -> Tensor | None:
+        """Proprio (k, Q) of some environments, where the world model takes it."""
         if not self.world_model.takes_proprio:
             return None
         shape = (len(self.slots), self.world_model.predictor.proprio_dim)
@@ -166,13 +166,13 @@ class MPCAgent:
         proprio = proprio.unsqueeze(0) if proprio.ndim == 1 else proprio
         if proprio.shape != shape:
             raise SettingError(f"obs['proprio']: wanted {shape}, got {tuple(proprio.shape)}")
-        self.world_model.integrate.check(proprio)
-        return proprio.to(self.device)
+        self.world_model.integrate.check(proprio[env_ids])
+        return proprio[env_ids].to(self.device)
 
     def _observe(self, env_ids: list[int], pixels: Tensor, proprio: Tensor | None) -> None:
-        for i, latents in zip(env_ids, self._encode(pixels[env_ids]), strict=True):
-            pose = None if proprio is None else proprio[i]
-            self.slots[i].observe(latents, pose, self.context_len)
+        rows = [None] * len(env_ids) if proprio is None else proprio
+        for i, latents, row in zip(env_ids, self._encode(pixels[env_ids]), rows, strict=True):
+            self.slots[i].observe(latents, row, self.context_len)
 
     def _plan(self, env_ids: list[int]) -> None:
         """Plan for some environments, together where they have seen equally much."""

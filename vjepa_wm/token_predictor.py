@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vjepa_wm.encoders.frozen import layer_norm
 from vjepa_wm.errors import SettingError
@@ -52,6 +53,11 @@ def attend_frames(query: Tensor, key: Tensor, value: Tensor, *, tokens_per_frame
         for end in ends
     ]
     return torch.cat(attended, dim=2) if attended else query
+
+
+def _in_float32(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a layer to actions or poses, of which bfloat16 would keep 2 mm and a degree."""
+    return F.linear(x.float(), layer.weight.float(), layer.bias.float())
 
 
 class TokenPredictor(FramePredictor):
@@ -120,9 +126,10 @@ class TokenPredictor(FramePredictor):
         self, latents: Tensor, actions: Tensor, proprio: Tensor | None
     ) -> tuple[Tensor, None]:
         dtype = self.predictor_embed.weight.dtype
-        tokens = [self.action_encoder(actions.to(dtype)).unsqueeze(2)]  # (B, T, 1, W) each
+        tokens = [_in_float32(self.action_encoder, actions)]
         if proprio is not None:
-            tokens.append(self.state_encoder(proprio.to(dtype)).unsqueeze(2))
+            tokens.append(_in_float32(self.state_encoder, proprio))
+        tokens = [token.to(dtype).unsqueeze(2) for token in tokens]  # (B, T, 1, W) each
         tokens.append(self.predictor_embed(latents.to(dtype)))
         return torch.cat(tokens, dim=2), None
 
