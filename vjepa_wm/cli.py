@@ -91,6 +91,7 @@ def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("vjepa_wm").setLevel(logging.INFO)
     try:
+        _check_device(cfg)
         function(cfg)
     except VjepaWmError as error:
         _fail(str(error))
@@ -102,6 +103,14 @@ def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _check_device(cfg: DictConfig) -> None:
+    """Refuse a device that is not there before anything is done."""
+    if "device" in cfg:
+        from vjepa_wm.precision import check_device  # loads torch, which not every verb needs
+
+        check_device(cfg.device)
 
 
 def _fail(message: str) -> None:

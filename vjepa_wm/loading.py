@@ -4,11 +4,9 @@ from pathlib import Path
 
 import torch
 
-from vjepa_wm.checkpoint import Checkpoint
-from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.published import open_published
+from vjepa_wm.encoders.recorded import load_recorded
 from vjepa_wm.encoders.registry import load_encoder
-from vjepa_wm.errors import CheckpointError, SettingError
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.poses import ACTION_UNITS, PoseIntegrator
 from vjepa_wm.precision import resolve_dtype
@@ -66,7 +64,8 @@ def load_world_model(
             `python -m vjepa_wm.train_ac`.
         checkpoint: folder, or for V-JEPA 2-AC Meta's file, to take the weights from instead.
             Without one, published files are looked for in the cache folder and downloaded.
-        encoder_checkpoint: file of the encoder, for a V-JEPA 2-AC file that has none; None is the
+        encoder_checkpoint: file or folder of the encoder's weights, where they lie elsewhere than
+            the world model remembers. For a V-JEPA 2-AC file without an encoder None is the
             published file of that encoder.
         device: where it runs.
         dtype: of encoder and predictor: `auto` (bfloat16 where the machine has it), `bf16` or
@@ -76,7 +75,6 @@ def load_world_model(
         UnknownNameError: there is no such model; the nearest names are given.
         CheckpointError: a file or folder is not to be had, incomplete, damaged or of something
             else, or its encoder is not to be found; every tensor that does not fit is listed.
-        SettingError: `encoder_checkpoint` is given for a world model that records its encoder.
     """
     if name_or_path in PREDICTORS:
         return _load_vjepa2_ac(
@@ -86,17 +84,18 @@ def load_world_model(
             device=device,
             dtype=dtype,
         )
-    if encoder_checkpoint is not None:
-        raise SettingError(
-            f"encoder_checkpoint is for {' and '.join(PREDICTORS)}: {name_or_path} records its "
-            "own encoder; leave it out"
-        )
     loaded = open_world_model(name_or_path, checkpoint)
     predictor = build_predictor(loaded)
     metric = TemporalMetric(**loaded.config["metric"])
     loaded.load_into(metric, "metric")
     return WorldModel(
-        _encoder(loaded, device=device, dtype=dtype),
+        load_recorded(
+            loaded.config["encoder"],
+            owner=loaded.folder,
+            checkpoint=encoder_checkpoint,
+            device=device,
+            dtype=dtype,
+        ),
         predictor.to(device, resolve_dtype(dtype, device)).eval().requires_grad_(False),
         action_spec=ActionSpec(**loaded.config["action_spec"]),
         metric=metric.to(device).eval().requires_grad_(False),
@@ -127,20 +126,3 @@ def _load_vjepa2_ac(
         integrate=None if predictor.proprio_dim is None else PoseIntegrator(),
         memory_mb=_AC_MEMORY_MB["cpu" if torch.device(device).type == "cpu" else "cuda"],
     )
-
-
-def _encoder(loaded: Checkpoint, *, device: str | torch.device, dtype: str) -> FrozenEncoder:
-    wanted = loaded.config["encoder"]
-    encoder = load_encoder(
-        wanted["name"],
-        checkpoint=wanted["checkpoint"],
-        device=device,
-        dtype=dtype,
-        pool=wanted["pool"],
-    )
-    if encoder.digest != wanted["digest"]:
-        raise CheckpointError(
-            f"{loaded.folder} was trained on encoder {wanted['name']} with weights digest "
-            f"{wanted['digest']}, got {encoder.digest}: use that encoder's weights, or train again"
-        )
-    return encoder

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.cli import progress, run_verb, verb
 from vjepa_wm.data.collection import CollectSettings, available_cores, collect
-from vjepa_wm.data.latents import LatentCache, LatentWindows
+from vjepa_wm.data.latents import LatentBatch, LatentCache, LatentWindows, frames_per_batch
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.recorded import portable, record_encoder
 from vjepa_wm.errors import DataError, IncompleteDataError
 from vjepa_wm.files import read_json, write_json
 from vjepa_wm.metric import TemporalMetric
@@ -36,6 +37,8 @@ from vjepa_wm.world_model import ActionSpec, WorldModel
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_BYTES = 1 << 28
+
 
 @verb("train_ac")
 def main(cfg: DictConfig) -> None:
@@ -47,7 +50,12 @@ def main(cfg: DictConfig) -> None:
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
     check_inputs(Path(cfg.out), trajectories, encoder)
     cache = LatentCache.build_or_open(
-        trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
+        trajectories,
+        encoder,
+        root=cfg.cache,
+        batch_size=frames_per_batch(encoder.frame_bytes, cfg.device),
+        device=cfg.device,
+        progress=progress,
     )
     world_model = WorldModel(
         encoder,
@@ -110,6 +118,7 @@ def check_inputs(out: Path, trajectories: Trajectories, encoder: FrozenEncoder) 
         "frame_skip": meta.frame_skip,
         "encoder": encoder.digest,
         "latent_shape": list(encoder.latent_shape),
+        "preprocessing": portable(encoder.preprocessing),
         "data": trajectories.digest,
     }
     path = out / "inputs.json"
@@ -120,7 +129,7 @@ def check_inputs(out: Path, trajectories: Trajectories, encoder: FrozenEncoder) 
     faults = [
         f"{name}: wanted {begun[name]}, got {inputs[name]}"
         for name in inputs
-        if begun[name] != inputs[name]
+        if name in begun and begun[name] != inputs[name]  # older versions wrote fewer
     ]
     if faults:
         raise DataError(
@@ -161,16 +170,15 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
         rollout_from=cfg.rollout_from,
         change_weight=cfg.change_weight,
     )
-    latents, actions = draw(
-        held_out, np.random.default_rng(0), cfg.validation_windows, device=cfg.device
-    )
+    validation = held_out.sample(np.random.default_rng(0), cfg.validation_windows)
 
     def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(*draw(train_windows, rng, trainer.batch_size, device=cfg.device), share)
 
     def validate() -> Logs:
-        errors = horizon_errors(world_model, latents, actions, context_len=cfg.context_len)
-        return horizon_figures(errors)
+        return validation_figures(
+            world_model, validation, context_len=cfg.context_len, device=cfg.device
+        )
 
     folder = Path(cfg.out) / "predictor"
     figures = trainer.fit(predictor, loss, folder=folder, validate=validate, select="rollout_error")
@@ -182,6 +190,24 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
             ACTION_RATIO_FLOOR,
         )
     return figures
+
+
+def validation_figures(
+    world_model: WorldModel, batch: LatentBatch, *, context_len: int, device: str
+) -> Logs:
+    """Open-loop errors on held-out windows, as many at a time as memory allows."""
+    window_bytes = 4 * batch.latents[0].numel()
+    rows = max(2, VALIDATION_BYTES // window_bytes)
+    chunks = zip(batch.latents.split(rows), batch.actions.split(rows), strict=True)
+    sums: dict[str, Tensor] = {}
+    for latents, actions in chunks:
+        errors = horizon_errors(
+            world_model, latents.to(device).float(), actions.to(device), context_len=context_len
+        )
+        for name, row in errors.items():
+            share = len(latents) / len(batch.latents)
+            sums[name] = share * row + sums[name] if name in sums else share * row
+    return horizon_figures(sums)
 
 
 def train_metric(cfg: DictConfig, metric: TemporalMetric, cache: LatentCache) -> Logs:
@@ -250,12 +276,7 @@ def save_world_model(
             "high": trajectories.meta.action_high,
             "frame_skip": trajectories.meta.frame_skip,
         },
-        "encoder": {
-            "name": cfg.encoder.name,
-            "checkpoint": cfg.encoder.checkpoint,
-            "digest": encoder.digest,
-            "pool": encoder.pool,
-        },
+        "encoder": record_encoder(encoder, cfg.encoder),
         "figures": figures,
         "data": {str(trajectories.folder): trajectories.digest},
         "config": OmegaConf.to_container(cfg, resolve=True),

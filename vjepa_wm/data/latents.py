@@ -30,6 +30,11 @@ _log = logging.getLogger(__name__)
 
 DTYPE = np.dtype(np.float16)
 
+MAX_BATCH = 64
+CPU_BYTES = 1 << 30
+CUDA_SHARE = 0.25  # of the memory that is free
+LONG_S = 3600.0
+
 
 class FrameEncoder(Protocol):
     """What the cache needs of an encoder.
@@ -54,6 +59,19 @@ class FrameEncoder(Protocol):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode pixels ``(B, T, H, W, C)`` uint8 to latents ``(B, T, P, D)``."""
+
+
+def frames_per_batch(frame_bytes: int, device: torch.device | str) -> int:
+    """Return how many frames to encode at once.
+
+    Args:
+        frame_bytes: Working memory of encoding one frame.
+        device: Where; on a CPU a gigabyte is spent, on a GPU a quarter of what is free.
+    """
+    budget = float(CPU_BYTES)
+    if torch.device(device).type == "cuda":
+        budget = CUDA_SHARE * torch.cuda.mem_get_info(device)[0]
+    return max(1, min(MAX_BATCH, int(budget / frame_bytes)))
 
 
 class LatentBatch(NamedTuple):
@@ -99,7 +117,7 @@ class LatentCache:
         encoder: FrameEncoder,
         *,
         root: str | Path,
-        batch_size: int = 64,
+        batch_size: int = MAX_BATCH,
         device: torch.device | str = "cpu",
         progress: Progress = no_progress,
     ) -> Self:
@@ -253,7 +271,16 @@ class _Build:
                 f"latents need {needed / 1e9:.2f} GB in {self.folder}, only {free / 1e9:.2f} GB "
                 "are free: name another folder, or pool more tokens"
             )
-        _log.info("encoding %d frames: %.2f GB in %s", frames, needed / 1e9, self.folder)
+        _log.info(
+            "encoding %d frames with %s, %d tokens of width %d each: %.2f GB in %s (%.0f GB free)",
+            frames,
+            self.encoder.name,
+            tokens,
+            width,
+            needed / 1e9,
+            self.folder,
+            free / 1e9,
+        )
 
     def _encode_shard(self, shard: int, bar: tqdm, *, total: int) -> None:
         """Encode one shard into its file and enter it in the manifest."""
@@ -267,8 +294,7 @@ class _Build:
                 batch = pixels[start : start + self.batch_size]
                 out[start : start + len(batch)] = self._encode(batch, shape[1:])
                 if bar.n == 0:
-                    seconds = (time.perf_counter() - began) * total / len(batch)
-                    _log.info("encoding will take about %.0f s", seconds)
+                    _announce_time((time.perf_counter() - began) / len(batch), total)
                 bar.update(len(batch))
             out.flush()
             del out
@@ -293,6 +319,20 @@ class _Build:
         if not torch.isfinite(halved).all():
             raise DataError(f"encoder '{self.encoder.name}' gave latents that float16 cannot hold")
         return halved.numpy()
+
+
+def _announce_time(frame_s: float, frames: int) -> None:
+    """Say how long encoding will take, and what makes it shorter when that is very long."""
+    seconds = frame_s * frames
+    if seconds < LONG_S:
+        _log.info("encoding will take about %.0f s", seconds)
+        return
+    _log.warning(
+        "encoding will take about %.1f hours, %.2f frames per second; stopped, it continues where "
+        "it was. A smaller image_size, encoder or data set, or a GPU (device=cuda) is faster",
+        seconds / 3600,
+        1 / frame_s,
+    )
 
 
 def _path(folder: Path, shard: int) -> Path:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from vjepa_wm.encoders.pixels import PixelTransform, normalise
 from vjepa_wm.errors import SettingError
 
+HEAD_DIM = 64  # of nearly every ViT
+
 __all__ = ["Backbone", "FrozenEncoder", "layer_norm", "normalise"]
 
 FrameMode = Literal["repeat", "image"]
@@ -113,6 +115,14 @@ class FrozenEncoder(nn.Module):
             "dtype": str(self.dtype),
             **self.transform.record(),
         }
+
+    @property
+    def frame_bytes(self) -> int:
+        """Rough working memory of encoding one frame: one block's activations and scores."""
+        tokens = (self.image_size // self.vit.patch_size) ** 2
+        width = self.vit.embed_dim
+        scores = tokens**2 * max(1, width // HEAD_DIM)
+        return 4 * (16 * tokens * width + 2 * scores) + 24 * self.image_size**2
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: frozen means frozen."""
