@@ -15,6 +15,7 @@ _HOMES = {
     "WorldModel": "vjepa_wm.world_model",
     "load_encoder": "vjepa_wm.encoders.registry",
     "load_mask_predictor": "vjepa_wm.pretraining.published",
+    "load_predictor": "vjepa_wm.predictor",
     "load_world_model": "vjepa_wm.loading",
 }
 
