@@ -67,13 +67,14 @@ def build_cost(cfg: DictConfig) -> None:
 def build_planner(cfg: DictConfig) -> None:
     planner = instantiate(cfg)
     assert isinstance(planner, Planner)
+    width = len(cfg.low) if "low" in cfg else 2
     plan = planner.plan(
         lambda actions: actions.square().sum((-1, -2)),
-        low=torch.full((2,), -1.0),
-        high=torch.full((2,), 1.0),
+        low=torch.full((width,), -1.0),
+        high=torch.full((width,), 1.0),
         generator=torch.Generator().manual_seed(0),
     )
-    assert plan.actions.shape == (1, cfg.horizon, 2)
+    assert plan.actions.shape == (1, planner.horizon, width)
 
 
 def build_trainer(cfg: DictConfig) -> None:

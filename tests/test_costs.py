@@ -4,9 +4,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from vjepa_wm.costs import DISTANCES, GoalCost
+from tests import tiny
+from vjepa_wm.costs import (
+    DISTANCES,
+    CameraCost,
+    Effort,
+    Goal,
+    GoalCost,
+    ProprioCost,
+    Smoothness,
+    SubgoalCost,
+    score,
+)
 from vjepa_wm.errors import UnknownNameError
 from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.world_model import ActionSpec, WorldModel
 
 
 @pytest.fixture
@@ -84,3 +96,156 @@ def test_impossible_settings_are_refused() -> None:
         GoalCost(distance="metric", over_steps="last")
     with pytest.raises(ValueError, match="over_steps must be last or sum, got 'first'"):
         GoalCost(distance="l1", over_steps="first")
+
+
+def far_and_near(steps: int) -> Tensor:
+    """Return rollouts (1, 2, steps, 1, 1): one whose steps are all 1 away from 0, one all 2."""
+    return torch.tensor([1.0, 2.0]).view(1, 2, 1, 1, 1).expand(1, 2, steps, 1, 1)
+
+
+def test_discounted_steps_weigh_less_and_sum_to_one() -> None:
+    goal = torch.zeros(1, 1, 1)
+    cost = GoalCost(distance="l1", over_steps="sum", discount=0.5)
+    torch.testing.assert_close(cost(far_and_near(4), goal), torch.tensor([[1.0, 2.0]]))
+    latents = torch.zeros(1, 3, 3, 1, 1)
+    for step in range(3):
+        latents[0, step, step] = 7.0
+    torch.testing.assert_close(cost(latents, goal), torch.tensor([[4.0, 2.0, 1.0]]))
+
+
+def line(*positions: float) -> Tensor:
+    """Return frames (T, 1, 1) of a point on a line."""
+    return torch.tensor(positions).view(-1, 1, 1)
+
+
+def test_subgoals_are_passed_in_their_order_and_the_last_at_the_end() -> None:
+    cost = SubgoalCost(distance="l1")
+    goals = line(1.0, 2.0, 5.0)[None]  # (B, G, P, D) = (1, 3, 1, 1)
+    ways = {
+        line(1, 2, 3, 5): 0.0,
+        line(0, 1, 2, 5): 0.0,  # nothing says when
+        line(2, 1, 1, 5): 1.0,  # 1 is passed, and from there on 2 is 1 away at best
+        line(1, 2, 5, 4): 1.0,  # does not stay
+        line(5, 5, 5, 5): 4.0 + 3.0,
+        line(1.5, 1.5, 1.5, 5): 0.5 + 0.5,
+    }
+    latents = torch.stack(list(ways))[None]
+    torch.testing.assert_close(cost(latents, goals), torch.tensor([list(ways.values())]))
+
+
+def test_subgoals_are_the_cheapest_of_all_ways_to_choose_their_steps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 3, 5, 2, 4, generator=generator)
+    goals = torch.randn(2, 3, 2, 4, generator=generator)
+    costs = SubgoalCost(distance="l2")(latents, goals)
+    apart = DISTANCES["l2"](latents[:, :, :, None], goals[:, None, None])  # (B, N, T, G)
+    ways = [(i, j, 4) for i in range(5) for j in range(i, 5)]
+    sums = [sum(apart[..., step, g] for g, step in enumerate(way)) for way in ways]
+    torch.testing.assert_close(costs, torch.stack(sums).amin(0))
+
+
+def test_one_subgoal_is_a_goal() -> None:
+    latents = torch.randn(2, 3, 5, 2, 4)
+    goal = torch.randn(2, 2, 4)
+    one = SubgoalCost(distance="l1")(latents, goal[:, None])
+    last = GoalCost(distance="l1", over_steps="last")
+    torch.testing.assert_close(one, last(latents, goal))
+    with pytest.raises(ValueError, match=r"wanted goals \(B, G, P, D\), got \(2, 2, 4\)"):
+        SubgoalCost(distance="l1")(latents, goal)
+
+
+def test_cameras_are_weighed() -> None:
+    first, second = torch.randn(2, 3, 5, 2, 4), torch.randn(2, 3, 5, 2, 4)
+    goals = torch.randn(2, 2, 4), torch.randn(2, 2, 4)
+    one = GoalCost(distance="l1", over_steps="sum")
+    both = CameraCost(one, weights=[1.0, 0.5])
+    together = both(torch.cat([first, second], dim=-2), torch.cat(goals, dim=-2))
+    torch.testing.assert_close(together, one(first, goals[0]) + 0.5 * one(second, goals[1]))
+    with pytest.raises(ValueError, match="tokens of 2 cameras, one weight each, got 3"):
+        both(first[..., :1, :].repeat(1, 1, 1, 3, 1), goals[0])
+
+
+def test_action_costs_have_closed_forms() -> None:
+    still = torch.full((1, 4, 2), 0.5)
+    jump = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])[None]
+    actions = torch.stack([still, jump], dim=1)
+    nothing = torch.zeros(1, 2, 4, 1, 1)
+    effort = Effort()(nothing, nothing[:, 0, 0], actions)
+    torch.testing.assert_close(effort, torch.tensor([[0.25, 3 / 8]]))
+    smoothness = Smoothness()(nothing, nothing[:, 0, 0], actions)
+    torch.testing.assert_close(smoothness, torch.tensor([[0.0, 1 / 6]]))
+    assert Smoothness()(nothing, nothing, actions[:, :, :1]).tolist() == [[0.0, 0.0]]
+
+
+def test_proprio_is_compared_with_the_goals() -> None:
+    proprio = torch.tensor([[[[0.0, 0.0], [1.0, 2.0]]]])  # (B, N, T, Q)
+    nothing = torch.zeros(1, 1, 2, 1, 1)
+    goal = Goal(torch.zeros(1, 1, 1), torch.zeros(1, 2))
+    last = ProprioCost(over_steps="last")(nothing, goal, proprio)
+    torch.testing.assert_close(last, torch.tensor([[2.5]]))
+    weighted = ProprioCost(over_steps="sum", weights=[1.0, 0.0])(nothing, goal, proprio)
+    torch.testing.assert_close(weighted, torch.tensor([[0.25]]))
+    with pytest.raises(ValueError, match="knows the proprio"):
+        ProprioCost(over_steps="last")(nothing, goal, None)
+    with pytest.raises(ValueError, match="wanted a Goal with proprio"):
+        ProprioCost(over_steps="last")(nothing, goal.latents, proprio)
+
+
+def test_costs_add_up_with_their_weights_and_functions_among_them() -> None:
+    def far_right(latents: Tensor, goal: Tensor) -> Tensor:
+        return latents[:, :, -1, 0, 0]
+
+    def late(latents: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
+        return actions[:, :, 0].sum(-1)
+
+    generator = torch.Generator().manual_seed(0)
+    latents, goal = torch.randn(2, 3, 4, 2, 4, generator=generator), torch.randn(2, 2, 4)
+    actions = torch.randn(2, 3, 4, 2, generator=generator)
+    near = GoalCost(distance="l1", over_steps="last")
+    cost = far_right + 2 * (near + 0.5 * Effort()) + late
+    wanted = far_right(latents, goal) + 2 * near(latents, goal)
+    wanted += Effort()(latents, goal, actions) + actions[:, :, 0].sum(-1)
+    given = score(cost, latents, goal, actions=actions, proprio=None)
+    torch.testing.assert_close(given, wanted)
+    assert len(cost.terms) == 4
+
+
+@pytest.mark.parametrize("name", [*DISTANCES, "metric"])
+def test_gradients_flow_through_costs_to_latents_and_actions(name: str) -> None:
+    torch.manual_seed(0)
+    metric = TemporalMetric(
+        latent_dim=4, num_patches=2, hidden_dim=8, embed_dim=4, max_steps=5
+    ).requires_grad_(False)
+    goals = torch.randn(2, 3, 2, 4)
+    path = torch.randn(2, 3, 4, 2, requires_grad=True)
+    single = GoalCost(distance=name, over_steps="sum", metric=metric, discount=0.9)
+    sequence = SubgoalCost(distance=name, metric=metric)
+
+    def total(actions: Tensor) -> Tensor:
+        latents = actions.cumsum(2)[..., None].expand(-1, -1, -1, -1, 4)  # (B, N, T, P, D)
+        on_way = score(sequence + 0.1 * Smoothness(), latents, goals, actions=actions, proprio=None)
+        return on_way + single(latents, goals[:, 0])
+
+    total(path).sum().backward()
+    assert torch.isfinite(path.grad).all() and (path.grad.abs().sum((-1, -2)) > 0).all()
+
+
+def test_a_discount_of_the_last_step_alone_is_refused() -> None:
+    for options in ({"over_steps": "last", "discount": 0.9}, {"over_steps": "sum", "discount": 0}):
+        with pytest.raises(ValueError, match="discount must be in"):
+            GoalCost(distance="l1", **options)
+
+
+@pytest.mark.parametrize("memory_mb", [1e-6, 64.0])
+def test_a_world_model_hands_over_actions_and_several_goals(memory_mb: float) -> None:
+    spec = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), frame_skip=1)
+    world = WorldModel(tiny.encoder(), tiny.predictor(), action_spec=spec, memory_mb=memory_mb)
+    generator = torch.Generator().manual_seed(0)
+    context, past = torch.randn(3, 2, 6, 12, generator=generator), torch.zeros(3, 1, 2)
+    actions = torch.randn(3, 4, 3, 2, generator=generator)
+    goals = Goal(torch.randn(3, 2, 6, 12, generator=generator))
+    subgoals, latents = SubgoalCost(distance="l1"), world.rollout(context, past, actions)
+    wanted = subgoals(latents, goals) + 10 * actions.square().mean((-1, -2))
+    cost = subgoals + 10 * Effort()
+    costs = world.costs(context, past, actions, goal=goals, cost=cost)
+    torch.testing.assert_close(costs, wanted, rtol=1e-4, atol=1e-4)

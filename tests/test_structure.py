@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "predictor": {"nn", "encoders", "frame_predictor", "token_predictor", "vjepa2_ac"},
     "vjepa2_ac": {"encoders", "token_predictor"},
     "pretraining": {"nn", "encoders", "data"},
-    "world_model": {"frame_predictor", "predictor", "encoders", "metric"},
+    "world_model": {"costs", "frame_predictor", "predictor", "encoders", "metric"},
     "loading": {
         "costs",
         "encoders",

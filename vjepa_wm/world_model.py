@@ -4,19 +4,19 @@ Shapes: B problems, N candidates, C context frames, T imagined steps, P tokens, 
 Q proprio.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm.costs import CostCallable, Goal, score
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
 
-LatentCost = Callable[[Tensor, Tensor], Tensor]  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N)
+LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,12 @@ class WorldModel(nn.Module):
         actions: Tensor,
         proprio: Tensor | None = None,
         *,
-        goal: Tensor,
+        goal: Tensor | Goal,
         cost: LatentCost,
     ) -> Tensor:
-        """Score candidates (B, N, T, A) against goals (B, P, D), in chunks; returns (B, N).
+        """Score candidates (B, N, T, A) against goals, in chunks; returns (B, N).
 
+        Goals are latents (B, P, D), or whatever else the cost wants of them (`vjepa_wm.costs`).
         The other arguments are those of `rollout`.
         """
         self._check_proprio(proprio)
@@ -191,11 +192,28 @@ class WorldModel(nn.Module):
             part = slice(b, b + problems)
             observed = None if proprio is None else proprio[part]
             columns = [
-                cost(self._rollout(context[part], past_actions[part], chunk, observed), goal[part])
+                score(
+                    cost,
+                    self._rollout(context[part], past_actions[part], chunk, observed),
+                    goal[part],
+                    actions=chunk,
+                    proprio=self._moved(observed, chunk),
+                )
                 for chunk in actions[part].split(min(candidates, rows), dim=1)
             ]
             rows_of.append(torch.cat(columns, dim=1))
         return torch.cat(rows_of, dim=0)
+
+    def _moved(self, proprio: Tensor | None, actions: Tensor) -> Tensor | None:
+        """Integrate the last observed proprio along candidates: (B, N, T, Q)."""
+        if proprio is None:
+            return None
+        now = proprio[:, -1:].expand(-1, actions.shape[1], -1)
+        moved = []
+        for action in actions.unbind(dim=2):
+            now = self.integrate(now, action)
+            moved.append(now)
+        return torch.stack(moved, dim=2)
 
     def _bytes_per_frame(self) -> int:
         return self.predictor.bytes_per_frame
