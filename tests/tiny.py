@@ -92,7 +92,7 @@ def save_world_model(folder: Path) -> Path:
             "num_patches": 4,
             **OmegaConf.load(CONFIGS / "metric" / "temporal.yaml"),
         },
-        "action_spec": {"low": (-1.0, -1.0), "high": (1.0, 1.0), "frame_skip": 1},
+        "action_spec": {"low": (-1.0, -1.0), "high": (1.0, 1.0), "frame_skip": 2},
     }
     parts = {
         "predictor": randomise(ActionPredictor(**config["predictor"])),

@@ -107,7 +107,7 @@ def test_image_size_is_the_environments_own(run, tmp_path: Path, capsys) -> None
         ("planner.horizon=9", "the predictor was trained on 6"),
         ("replan_every=3", "replan_every must be between 1 and horizon 2, got 3"),
         ("planner.num_elites=99", "num_elites"),
-        ("env.frame_skip=2", "was trained for other actions than env=reacher has"),
+        ("env.frame_skip=3", "was trained for other actions than env=reacher has"),
     ],
 )
 def test_bad_options_end_with_one_line(run, option: str, said: str, capsys, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_seed_decides(run, tmp_path: Path) -> None:
     [
         ("planner.horizon=9", "mpc: context_len 2 and horizon 9 make 10 frames"),
         ("context_len=0", "mpc: context_len 0"),
-        ("env.frame_skip=2", "was trained for other actions than env=reacher has"),
+        ("env.frame_skip=3", "was trained for other actions than env=reacher has"),
         ("planner.horizn=3", "Did you mean 'planner.horizon'"),
     ],
 )
