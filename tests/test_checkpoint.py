@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint
+from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint, tensor_faults
 from vjepa_wm.errors import CheckpointError, DataError
 from vjepa_wm.files import digest, read_json, write_json
 
@@ -143,6 +143,20 @@ def test_every_tensor_that_does_not_fit_is_named(folder: Path) -> None:
         assert fault in str(info.value)
     assert "0.weight" not in str(info.value)
     assert torch.equal(model[1].weight, network()[1].weight)
+
+
+def test_names_that_differ_in_a_number_share_an_entry() -> None:
+    """Two families of one size differ in hundreds of tensors; the message stays readable."""
+    wanted = {f"blocks.{i}.norm{j}.bias": torch.zeros(3) for i in range(12) for j in (1, 2)}
+    got = {name: tensor for name, tensor in wanted.items() if name.split(".")[1] in ("4", "5", "9")}
+    got |= {f"mask_tokens.{i}": torch.zeros(1) for i in range(2)}
+    got["blocks.9.norm1.bias"] = torch.zeros(4)
+    assert tensor_faults(wanted, got) == (
+        "blocks.9.norm1.bias: wanted (3,), got (4,); "
+        "missing blocks.0-3,6-8,10-11.norm1.bias; missing blocks.0-3,6-8,10-11.norm2.bias; "
+        "surplus mask_tokens.0-1"
+    )
+    assert tensor_faults(wanted, wanted) == ""
 
 
 def test_an_absent_part_is_all_missing(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vjepa_wm.downloads import cached_file
+from vjepa_wm.downloads import cached_file, recorded_digest
 from vjepa_wm.encoders.families import BASE_URL
 from vjepa_wm.encoders.pixels import PixelTransform
 from vjepa_wm.encoders.published import PublishedFile, fill, open_published
@@ -117,6 +117,7 @@ def read_predictor(
     """
     file = open_published(path)
     tensors = _tensors(file, name)
+    recorded_digest(file.path)  # a damaged file is noticed here
     has_extrinsics = any(key.startswith("extrinsics_encoder.") for key in tensors)
     with torch.device("meta"):
         predictor = TokenPredictor(
