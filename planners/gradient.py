@@ -20,8 +20,7 @@ class Gradient(Planner):
 
     The first start is the warm start itself, the others are normal noise around it. Neither their
     number nor the batch changes a sequence's way. The plan is the cheapest sequence met on the
-    way. The cost function must be differentiable: of a world model, `costs` outside
-    `torch.no_grad`.
+    way. The cost function must be differentiable, and is called with gradients on.
 
     Args:
         horizon: Number of planned steps T.

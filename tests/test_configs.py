@@ -69,7 +69,7 @@ def build_planner(cfg: DictConfig) -> None:
     assert isinstance(planner, Planner)
     width = len(cfg.low) if "low" in cfg else 2
     plan = planner.plan(
-        lambda actions: actions.square().sum((-1, -2)),
+        lambda actions: (actions - 0.2).square().sum((-1, -2)),
         low=torch.full((width,), -1.0),
         high=torch.full((width,), 1.0),
         generator=torch.Generator().manual_seed(0),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from planners import Gradient
 from tests import tiny
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.predictor import ActionPredictor
@@ -111,3 +112,41 @@ def test_encode_and_next_are_the_parts() -> None:
     assert torch.equal(model.encode(pixels), model.encoder.encode(pixels))
     context, _, actions = problem(3)
     assert torch.equal(model.next(context, actions[:, 0]), model.predictor(context, actions[:, 0]))
+
+
+def test_gradients_of_costs_are_those_of_the_naive_computation() -> None:
+    model = world(memory_mb=1e-6)
+    model.predictor.requires_grad_(False)
+    context, past, actions = problem(2)
+    goal = torch.randn(3, 6, 12, generator=torch.Generator().manual_seed(4))
+    cost = GoalCost(distance="l2", over_steps="sum")
+    actions.requires_grad_(True)
+    costs = model.costs(context, past, actions, goal=goal, cost=cost)
+    (gradient,) = torch.autograd.grad(costs.sum(), actions)
+    one = actions[1, 2]
+    frames, taken = context[1:2], past[1:2]
+    for action in one:
+        taken = torch.cat([taken, action.view(1, 1, -1)], dim=1)
+        frames = torch.cat([frames, model.predictor(frames, taken)[:, -1:]], dim=1)
+    naive = cost(frames[:, None, 2:], goal[1:2]).sum()
+    (wanted,) = torch.autograd.grad(naive, actions)
+    assert wanted[1, 2].abs().sum() > 0
+    torch.testing.assert_close(gradient[1, 2], wanted[1, 2], **CLOSE)
+
+
+def test_gradient_planning_lowers_the_cost() -> None:
+    model = world()
+    model.predictor.requires_grad_(False)
+    context, past, actions = problem(2)
+    goal = model.rollout(context, past, actions[:, :1].clamp(-1, 1))[:, 0, -1]
+    plan = Gradient(horizon=HORIZON, num_starts=2, iterations=10).plan(
+        lambda tried: model.costs(
+            context, past, tried, goal=goal, cost=GoalCost(distance="l2", over_steps="last")
+        ),
+        low=-torch.ones(2),
+        high=torch.ones(2),
+        batch_size=3,
+        seeds=torch.arange(3),
+        keep_history=True,
+    )
+    assert (plan.cost < 0.5 * plan.history[0].cost).all() and not plan.actions.requires_grad

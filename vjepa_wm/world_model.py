@@ -167,7 +167,6 @@ class WorldModel(nn.Module):
         if proprio is not None:
             self.integrate.check(proprio)
 
-    @torch.no_grad()
     def costs(
         self,
         context: Tensor,
@@ -181,6 +180,7 @@ class WorldModel(nn.Module):
         """Score candidates (B, N, T, A) against goals, in chunks; returns (B, N).
 
         Goals are latents (B, P, D), or whatever else the cost wants of them (`vjepa_wm.costs`).
+        Where actions require gradients these flow back to them; then all chunks are in memory.
         The other arguments are those of `rollout`.
         """
         self._check_proprio(proprio)
