@@ -108,7 +108,9 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
 
 
-def moving_squares(folder: Path, *, episodes: int, length: int, size: int) -> Trajectories:
+def moving_squares(
+    folder: Path, *, episodes: int, length: int, size: int, frame_skip: int = 1
+) -> Trajectories:
     """Write trajectories of a square that its action moves over a noisy floor, and open them."""
     meta = TrajectoryMeta(
         env_id="squares",
@@ -116,6 +118,7 @@ def moving_squares(folder: Path, *, episodes: int, length: int, size: int) -> Tr
         fps=10.0,
         action_low=(-1.0, -1.0),
         action_high=(1.0, 1.0),
+        frame_skip=frame_skip,
     )
     rng = np.random.default_rng(0)
     with TrajectoryWriter(folder, meta) as writer:
