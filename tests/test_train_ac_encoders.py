@@ -1,6 +1,5 @@
 """train_ac on encoders published elsewhere: V-JEPA files and timm, found again when planning."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from vjepa_wm import load_world_model, train_ac
 from vjepa_wm.data.latents import MAX_BATCH, frames_per_batch
 from vjepa_wm.errors import CheckpointError, DataError
 
-HAS_TIMM = importlib.util.find_spec("timm") is not None
 QUICK = (
     "predictor=tiny",
     "evaluation_episodes=0",
@@ -86,7 +84,6 @@ def test_weights_that_were_moved_are_named_and_can_be_passed(data: Path, tmp_pat
         load_world_model(run, encoder_checkpoint=tmp_path / "other.pt")
 
 
-@pytest.mark.skipif(not HAS_TIMM, reason="timm is an extra: pip install timm")
 def test_a_timm_encoder(data: Path, tmp_path: Path) -> None:
     name = "timm:vit_tiny_patch16_224"
     options = ["encoder=timm", f"encoder.name={name}", "encoder.pretrained=false"]

@@ -1,6 +1,5 @@
 """timm's ViTs as frozen encoders: patch tokens alone, timm's own preprocessing, strict weights."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +18,6 @@ from vjepa_wm.encoders.timm_vit import import_timm, load_timm_encoder
 from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 
 TINY = "vit_tiny_patch16_224"
-HAS_TIMM = importlib.util.find_spec("timm") is not None
-needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is an extra: pip install timm")
 
 
 def load(name: str = TINY, checkpoint: Path | None = None, **options: object) -> FrozenEncoder:
@@ -33,13 +30,6 @@ def timm_model(name: str = TINY, *, num_classes: int = 10) -> torch.nn.Module:
     return tiny.randomise(model, std=0.05).eval()
 
 
-@pytest.mark.skipif(HAS_TIMM, reason="timm is there")
-def test_without_timm_the_error_says_how_to_get_it() -> None:
-    with pytest.raises(SettingError, match="pip install timm"):
-        load()
-
-
-@needs_timm
 @pytest.mark.parametrize(
     ("name", "prefix", "size", "grid"),
     [
@@ -65,7 +55,6 @@ def test_patch_tokens_alone_are_kept(name: str, prefix: int, size: int, grid: in
     torch.testing.assert_close(encoder.encode(pixels)[1, 2], wanted, atol=1e-4, rtol=1e-4)
 
 
-@needs_timm
 def test_frozen_pooled_and_in_bfloat16() -> None:
     encoder = load(pool=2, dtype="bf16")
     assert encoder.train() is encoder and not encoder.vit.model.training
@@ -77,7 +66,6 @@ def test_frozen_pooled_and_in_bfloat16() -> None:
     assert float((encoder.encode(pixels) - exact).abs().mean()) < 0.05
 
 
-@needs_timm
 def test_random_weights_are_the_same_every_time() -> None:
     """Or a world model on them could never be loaded again; and nobody's generator is moved."""
     torch.manual_seed(5)
@@ -88,7 +76,6 @@ def test_random_weights_are_the_same_every_time() -> None:
     assert first.digest == second.digest != load("deit_tiny_patch16_224", image_size=32).digest
 
 
-@needs_timm
 def test_pictures_are_prepared_as_timm_does() -> None:
     """Short side resized, border cut, its own mean and deviation: 0.9, bicubic and 0.5 here.
 
@@ -116,7 +103,6 @@ def prepared(
     return encoder.transform(images, 64)[0], wanted
 
 
-@needs_timm
 def test_the_border_can_be_kept() -> None:
     """And is in the cache key, as everything that changes latents is."""
     whole, cut = load(crop_pct=1.0), load()
@@ -140,7 +126,6 @@ def test_squashing_sees_all_of_a_wide_picture() -> None:
     torch.testing.assert_close(squashed, (wanted.round() / 255 - centre) / scale)
 
 
-@needs_timm
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("num_classes", [0, 7])
 def test_a_file_is_loaded_whatever_its_head(tmp_path: Path, suffix: str, num_classes: int) -> None:
@@ -158,14 +143,12 @@ def test_a_file_is_loaded_whatever_its_head(tmp_path: Path, suffix: str, num_cla
     assert load(checkpoint=path).digest == encoder.digest != load().digest
 
 
-@needs_timm
 def test_positions_are_interpolated_to_another_size(tmp_path: Path) -> None:
     save_file(timm_model(num_classes=0).state_dict(), tmp_path / "weights.safetensors")
     encoder = load(checkpoint=tmp_path / "weights.safetensors", image_size=96)
     assert encoder.encode(tiny.pixels(1, 1, 64, 64)).shape == (1, 1, 36, 192)
 
 
-@needs_timm
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """A missing tensor is never left at random, as timm's own loading would."""
     tensors = timm_model().state_dict()
@@ -182,7 +165,6 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(checkpoint=path)
 
 
-@needs_timm
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
@@ -198,14 +180,12 @@ def test_what_is_no_plain_vit_of_this_size_is_refused(name: str, options: dict, 
         load(name, **options)
 
 
-@needs_timm
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_225", "timm:vit_tiny_patch16_224.nonsense"])
 def test_unknown_models_name_the_nearest(name: str) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'vit_tiny_patch16_224"):
         load(name)
 
 
-@needs_timm
 def test_offline_the_error_names_the_file_and_what_to_do(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("VJEPA_WM_HOME", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import hashlib
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -129,14 +128,7 @@ def import_timm() -> ModuleType:
     that of PyPI beside a CPU torch, say. Its Python part then fails while it describes operators
     nobody defined. A ViT uses none of them, so they are declared, without a body, and the import
     goes through.
-
-    Raises:
-        SettingError: timm is not installed.
     """
-    if importlib.util.find_spec("timm") is None:
-        raise SettingError(
-            "timm: encoders need the package timm, which is not installed: pip install timm"
-        )
     try:
         return importlib.import_module("timm")
     except RuntimeError as error:
