@@ -3,29 +3,30 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import tiny
 from vjepa_wm import diagnose
-from vjepa_wm.data.collection import CollectSettings, collect
+from vjepa_wm.data.recorder import Recorder
+from vjepa_wm.data.trajectories import TrajectoryWriter
 from vjepa_wm.files import read_json
 
-QUICK = ["frames=24", "windows=8"]
+FEW = "what=[rollout,costs,counterfactual,landscape,novelty]"
+QUICK = ["frames=24", "windows=8", "pairs=12", "tried=3", "landscapes=1", "grid=3", "plans=2"]
+QUICK += ["planner.num_samples=8", "planner.num_elites=2", "planner.iterations=1"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Hold trajectories of two_rooms and a random world model for them."""
     folder = tmp_path_factory.mktemp("diagnose")
-    settings = CollectSettings(
-        env_id="envs:vjepa_wm/TwoRooms-v0",
-        image_size=64,
-        frame_skip=2,
-        episodes=12,
-        steps=12,
-        shard_episodes=12,
-    )
-    collect(settings, folder / "data")
+    recorder = Recorder("envs:vjepa_wm/TwoRooms-v0", image_size=64, frame_skip=2)
+    meta = recorder.meta(episodes=12, steps=12, seed=0)
+    with TrajectoryWriter(folder / "data", meta) as writer:
+        for episode in range(12):
+            writer.add(recorder.episode(np.random.SeedSequence(episode), steps=12))
+    recorder.close()
     tiny.save_world_model(folder)
     return folder
 
@@ -55,7 +56,7 @@ def test_every_figure_is_made_printed_and_written(run, capsys) -> None:
 
 
 def test_the_seed_decides_every_number(run) -> None:
-    first, again, other = (run(f"seed={seed}")["figures"] for seed in (1, 1, 2))
+    first, again, other = (run(f"seed={seed}", FEW)["figures"] for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
@@ -72,7 +73,9 @@ def test_trajectories_without_states_leave_out_what_needs_them(run, tmp_path: Pa
     ("options", "said"),
     [
         (["what=prob"], "Did you mean 'probe'"),
-        (["frames=1"], "frames: wanted at least 2"),
+        (["frames=1"], "frames: wanted at least 20"),
+        (["distance=metrik"], "Did you mean 'metric'"),
+        (["planner.horizon=6"], "planner.horizon: wanted at most 5, got 6"),
         (["context_len=9"], "context_len: wanted 1 to 6, got 9"),
         (["model=nowhere"], "unknown world model 'nowhere'"),
         (["data=nowhere"], "no trajectories at nowhere"),
@@ -90,4 +93,4 @@ def test_trajectories_of_other_actions_are_refused(run, tmp_path: Path, capsys) 
     tiny.moving_squares(tmp_path / "squares", episodes=4, length=9, size=64)
     with pytest.raises(SystemExit):
         run(f"data={tmp_path}/squares")
-    assert "has other actions than model" in capsys.readouterr().err
+    assert "has other actions than the world model" in capsys.readouterr().err

@@ -12,11 +12,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from vjepa_wm.data.latents import frames_per_batch
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.evaluation.charts import curves
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.progress import Progress, no_progress
 from vjepa_wm.world_model import WorldModel
@@ -73,11 +75,11 @@ def encode_frames(
     encoder: FrozenEncoder,
     pixels: NDArray[np.uint8],
     *,
-    device: torch.device | str = "cpu",
     desc: str = "encode",
     progress: Progress = no_progress,
 ) -> Tensor:
     """Encode frames (..., H, W, 3), as many at a time as memory allows, to (..., P, D)."""
+    device = next(encoder.parameters()).device
     flat = torch.from_numpy(pixels.reshape(-1, 1, *pixels.shape[-3:]))
     parts = []
     with progress(total=len(flat), desc=desc, unit="frames") as bar:
@@ -106,7 +108,6 @@ def draw_windows(
     num_frames: int,
     context_len: int,
     seed: int,
-    device: torch.device | str = "cpu",
     progress: Progress = no_progress,
 ) -> Windows:
     """Draw windows of held-out episodes and encode them.
@@ -118,7 +119,6 @@ def draw_windows(
         num_frames: Frames per window T.
         context_len: How many of them count as observed.
         seed: Of the draw.
-        device: Where the encoder is.
         progress: Makes the progress bar.
 
     Raises:
@@ -129,9 +129,7 @@ def draw_windows(
     batch = windows.sample(np.random.default_rng(seed), count)
     return Windows(
         pixels=batch.pixels,
-        latents=encode_frames(
-            encoder, batch.pixels, device=device, desc="encode windows", progress=progress
-        ),
+        latents=encode_frames(encoder, batch.pixels, desc="encode windows", progress=progress),
         actions=torch.from_numpy(batch.actions),
         sim_state=trajectories.sim_state.gather(batch.frames),
         context_len=context_len,
@@ -148,10 +146,9 @@ def draw_frames(
 
 
 @torch.no_grad()
-def imagine(
-    world_model: WorldModel, windows: Windows, *, device: torch.device | str = "cpu"
-) -> Tensor:
+def imagine(world_model: WorldModel, windows: Windows) -> Tensor:
     """Imagine the future of windows under their own actions: (B, T - C, P, D)."""
+    device = next(world_model.parameters()).device
     parts = []
     for rows in torch.arange(len(windows)).split(32):
         imagined = world_model.rollout(
@@ -182,6 +179,11 @@ class ActionFigure:
     true: list[float]
     shuffled: list[float]
     copy: list[float]
+
+    def draw(self) -> Image.Image:
+        """Draw the errors over steps."""
+        rows = {"true": self.true, "shuffled": self.shuffled, "copy": self.copy}
+        return curves(rows, "open-loop L1 error")
 
     def findings(self) -> list[Finding]:
         """The ratios at the first and the last step."""

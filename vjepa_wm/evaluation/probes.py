@@ -10,14 +10,17 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.charts import beside, curves
 from vjepa_wm.evaluation.findings import Finding
 
 MIN_MOVE_M = 0.02  # a passive object that moves by less in a window is not pushed in it
 GOOD_R2 = 0.9
 GOOD_SHARE = 0.5  # of copying's error, what a rollout may err by
+GOOD_EXCESS = 2.0  # times the error on true frames, what it may err by where copying is good
 _PENALTIES = tuple(10.0**power for power in range(-5, 2))  # in units of the mean eigenvalue
 
 Scores = dict[str, float]
@@ -249,6 +252,10 @@ class RolloutFigure:
     rmse: dict[str, dict[str, list[float]]]
     r2: dict[str, dict[str, list[float]]]
 
+    def draw(self) -> Image.Image:
+        """Draw the errors of each target over steps."""
+        return beside([curves(rows, f"rmse {name}") for name, rows in self.rmse.items()])
+
     def findings(self) -> list[Finding]:
         """One line per target, for the last step."""
         found = []
@@ -258,7 +265,8 @@ class RolloutFigure:
                 Finding(
                     f"rmse {name}, step {len(rows['imagined'])}",
                     last["imagined"],
-                    is_bad=last["imagined"] > max(GOOD_SHARE * last["copy"], last["encoded"]),
+                    is_bad=last["imagined"]
+                    > max(GOOD_SHARE * last["copy"], GOOD_EXCESS * last["encoded"]),
                     beside={
                         "copy": last["copy"],
                         "encoded": last["encoded"],

@@ -1,6 +1,7 @@
 """Small-sample statistics for success rates and distances: numpy only."""
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -103,6 +104,33 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return PairedDifference(float(difference.mean()), float(low), float(high))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *samples: ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of any statistic.
+
+    Args:
+        statistic: Of arrays `(n,)`, as many as there are samples.
+        *samples: `(n,)` numbers each; resampled together, so that pairs stay pairs.
+        confidence: Coverage, in (0, 1).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+    """
+    _two_sided_quantile(confidence)
+    arrays = [np.asarray(sample) for sample in samples]
+    count = len(arrays[0])
+    rng = np.random.default_rng(seed)
+    rows = (rng.integers(count, size=count) for _ in range(resamples))
+    values = [statistic(*(array[chosen] for array in arrays)) for chosen in rows]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _two_sided_quantile(confidence: float) -> float:

@@ -1,0 +1,124 @@
+"""Heat maps, curves and pictures side by side, drawn with Pillow.
+
+Shapes: G side of a grid, H W C image.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+SIZE = 220  # side of a panel, pixels
+CAPTION = 24  # height of the line above it
+MARGIN = 34  # around the curves of a chart
+PAPER = (255, 255, 255)
+INK = (40, 44, 52)
+LOW = np.array([20, 60, 120])  # of a heat map
+HIGH = np.array([245, 240, 225])
+COLOURS = ((214, 69, 65), (120, 124, 132), (38, 130, 90), (60, 100, 180))
+
+Cell = tuple[int, int]
+
+
+def picture(pixels: NDArray[np.uint8], caption: str) -> Image.Image:
+    """Draw pixels (H, W, 3) below a caption."""
+    panel = _panel(caption)
+    drawn = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    panel.paste(drawn, (0, CAPTION))
+    return panel
+
+
+def heat_map(values: NDArray, caption: str, *, cross: Cell, ring: Cell) -> Image.Image:
+    """Draw a grid (G, G), dark where it is low; row 0 is at the bottom.
+
+    Args:
+        values: The grid.
+        caption: Above it.
+        cross: Row and column to mark by a cross.
+        ring: Row and column to mark by a ring.
+    """
+    panel = _panel(caption)
+    draw = ImageDraw.Draw(panel)
+    share = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+    colours = (LOW + share[..., None] * (HIGH - LOW)).astype(np.uint8)
+    grid = Image.fromarray(np.ascontiguousarray(colours[::-1]))
+    panel.paste(grid.resize((SIZE, SIZE), Image.Resampling.NEAREST), (0, CAPTION))
+    cell = SIZE / len(values)
+    x, y = _centre(cross, len(values))
+    arm = 0.35 * cell
+    for turn in (-1, 1):
+        draw.line([(x - arm, y - turn * arm), (x + arm, y + turn * arm)], fill=COLOURS[0], width=4)
+    x, y = _centre(ring, len(values))
+    radius = 0.42 * cell
+    draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=(240, 180, 40), width=4)
+    return panel
+
+
+def curves(rows: Mapping[str, Sequence[float]], caption: str) -> Image.Image:
+    """Draw curves from zero upwards over steps 1, 2, ..., each named beside its end.
+
+    Args:
+        rows: Name -> one number per step.
+        caption: Above them.
+    """
+    panel = _panel(caption, width=2 * SIZE)
+    draw = ImageDraw.Draw(panel)
+    highest = max(max(0.0, *row) for row in rows.values()) or 1.0
+    steps = max(len(row) for row in rows.values())
+    left, right = MARGIN, 2 * SIZE - 3 * MARGIN
+    top, bottom = CAPTION + 12, CAPTION + SIZE - 20
+    draw.line([(left, top), (left, bottom), (right, bottom)], fill=INK)
+    draw.text((2, top - 6), f"{highest:.2g}", fill=INK, font=_font(11))
+    for step in range(steps):
+        x = left + (right - left) * step / max(steps - 1, 1)
+        draw.text((x - 3, bottom + 3), str(step + 1), fill=INK, font=_font(11))
+    for colour, (name, row) in zip(COLOURS, rows.items(), strict=False):
+        points = [
+            (
+                left + (right - left) * step / max(steps - 1, 1),
+                bottom - (bottom - top) * max(value, 0.0) / highest,
+            )
+            for step, value in enumerate(row)
+        ]
+        draw.line(points, fill=colour, width=3)
+        draw.text((points[-1][0] + 6, points[-1][1] - 7), name, fill=colour, font=_font(12))
+    return panel
+
+
+def beside(panels: Sequence[Image.Image]) -> Image.Image:
+    """Lay panels of one height next to each other."""
+    return _join(panels, is_row=True)
+
+
+def below(panels: Sequence[Image.Image]) -> Image.Image:
+    """Lay panels of one width below each other."""
+    return _join(panels, is_row=False)
+
+
+def _join(panels: Sequence[Image.Image], *, is_row: bool) -> Image.Image:
+    gap = 8
+    ends = np.cumsum([(panel.width if is_row else panel.height) + gap for panel in panels])
+    across = max(panel.height if is_row else panel.width for panel in panels)
+    length = int(ends[-1]) - gap
+    joined = Image.new("RGB", (length, across) if is_row else (across, length), PAPER)
+    for panel, end in zip(panels, ends.tolist(), strict=True):
+        start = end - gap - (panel.width if is_row else panel.height)
+        joined.paste(panel, (start, 0) if is_row else (0, start))
+    return joined
+
+
+def _panel(caption: str, *, width: int = SIZE) -> Image.Image:
+    panel = Image.new("RGB", (width, SIZE + CAPTION), PAPER)
+    ImageDraw.Draw(panel).text((4, 4), caption, fill=INK, font=_font(13))
+    return panel
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _centre(cell: Cell, side: int) -> tuple[float, float]:
+    """Middle of a cell (row, column) in pixels of its panel."""
+    row, column = cell
+    return (column + 0.5) * SIZE / side, CAPTION + SIZE - (row + 0.5) * SIZE / side
