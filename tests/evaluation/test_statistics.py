@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from vjepa_wm.errors import VjepaWmError
-from vjepa_wm.evaluation.statistics import paired_bootstrap, spearman, wilson_interval
+from vjepa_wm.evaluation.statistics import (
+    bootstrap_interval,
+    paired_bootstrap,
+    spearman,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +123,18 @@ def test_bootstrap_is_reproducible_and_antisymmetric() -> None:
 def test_bootstrap_refuses_no_resamples() -> None:
     with pytest.raises(VjepaWmError, match="resamples >= 1, got 0"):
         paired_bootstrap([1, 0], [0, 1], resamples=0)
+
+
+def test_the_bootstrap_of_a_mean_has_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    low, high = bootstrap_interval(np.mean, values)
+    assert (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.1)
+    assert low < values.mean() < high
+    assert bootstrap_interval(np.mean, values) == (low, high)
+    narrow = bootstrap_interval(np.mean, values, confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_the_bootstrap_keeps_pairs_together() -> None:
+    x = np.arange(30.0)
+    assert bootstrap_interval(spearman, x, x**3) == pytest.approx((1.0, 1.0))

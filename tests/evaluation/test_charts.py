@@ -1,0 +1,40 @@
+"""Charts put what they show where it belongs."""
+
+import numpy as np
+import pytest
+
+from vjepa_wm.evaluation.charts import CAPTION, HIGH, LOW, SIZE, below, beside, curves, heat_map
+
+
+def test_low_cells_are_dark_and_row_zero_is_at_the_bottom() -> None:
+    values = np.ones((4, 4))
+    values[0, 1] = 0.0
+    image = np.array(heat_map(values, "cost", cross=(3, 3), ring=(3, 0)))
+    cell = SIZE // 4
+    assert image[CAPTION + SIZE - 3, cell + 3].tolist() == LOW.tolist()
+    assert image[CAPTION + SIZE - 3, 3].tolist() == HIGH.tolist()
+    flat = np.array(heat_map(np.ones((4, 4)), "cost", cross=(0, 0), ring=(0, 0)))
+    assert flat[CAPTION + 3, SIZE - 3].tolist() == LOW.tolist()
+
+
+def test_marks_lie_in_their_cells() -> None:
+    plain = np.array(heat_map(np.ones((5, 5)), "", cross=(0, 0), ring=(0, 0)))
+    other = np.array(heat_map(np.ones((5, 5)), "", cross=(4, 2), ring=(0, 0)))
+    rows, columns = np.nonzero((plain != other).any(axis=-1))
+    upper = rows < CAPTION + SIZE // 2  # where the cross went; the rest is where it was
+    cell = SIZE / 5
+    assert rows[upper].min() >= CAPTION and rows[upper].max() < CAPTION + cell
+    assert 2 * cell <= columns[upper].min() and columns[upper].max() < 3 * cell
+
+
+@pytest.mark.parametrize("rows", [{"a": [0.0, 0.0]}, {"a": [1.0]}, {"a": [-1.0, 2.0], "b": [0.5]}])
+def test_curves_take_any_numbers(rows) -> None:
+    assert curves(rows, "error").height == SIZE + CAPTION
+
+
+def test_panels_are_joined_without_loss() -> None:
+    first, second = (curves({"a": [1.0, value]}, "error") for value in (2.0, 3.0))
+    row, column = beside([first, second]), below([first, second])
+    assert row.height == first.height and column.width == first.width
+    assert np.array_equal(np.array(row)[:, -second.width :], np.array(second))
+    assert np.array_equal(np.array(column)[: first.height], np.array(first))
