@@ -36,6 +36,8 @@ class CEM(GaussianPlanner):
         ValueError: A number is out of its range.
     """
 
+    init_std: PerAxis = 0.8  # what was measured best to plan with on images
+    min_std: PerAxis = 0.1
     num_elites: int = 8
     momentum: PerAxis = 0.1
     momentum_std: PerAxis | None = None

@@ -108,7 +108,7 @@ def test_elites_of_infinite_cost_do_not_enter_the_fit() -> None:
         ({"iterations": 0}, "iterations"),
         ({"init_std": 0.0}, "init_std"),
         ({"init_std": math.nan}, "init_std"),
-        ({"min_std": 0.6}, "min_std"),
+        ({"min_std": 0.9}, "min_std"),
         ({"momentum": 1.0}, "momentum"),
         ({"momentum": [0.1, 1.0]}, "momentum"),
         ({"momentum_std": -0.1}, "momentum_std"),
@@ -177,6 +177,7 @@ def test_entries_have_their_own_first_spread_and_floor() -> None:
 def test_the_mean_is_returned_rounded_and_costed_as_it_is() -> None:
     cost = reach(torch.tensor([[1.0, -6.0]]))  # best at 0.15 and -0.92 per step
     options = {"horizon": T, "iterations": 10, "momentum": 0.0, "returns": "mean"}
+    options |= {"init_std": 0.5, "min_std": 0.05}
     plan = CEM(**options).plan(cost, **BOUNDS, generator=generator())
     assert torch.equal(plan.actions, plan.mean)
     rounded = CEM(deadband=[0.25, 0.1], **options).plan(cost, **BOUNDS, generator=generator())
@@ -205,7 +206,7 @@ def test_a_mean_is_returned_at_the_deadline_too() -> None:
 
 @pytest.mark.parametrize("name", ["init_std", "min_std", "momentum", "momentum_std", "deadband"])
 def test_a_list_must_have_a_number_per_entry(name: str) -> None:
-    planner = CEM(horizon=T, returns="mean", **{name: [0.1, 0.1, 0.1], "init_std": [0.1] * 3})
+    planner = CEM(horizon=T, returns="mean", **{name: [0.1, 0.1, 0.1], "init_std": [0.1] * 3, "min_std": 0.0})
     with pytest.raises(ValueError, match="wanted 1 number or 2, .* got 3"):
         planner.plan(total, **BOUNDS)
 
