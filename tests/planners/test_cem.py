@@ -206,7 +206,8 @@ def test_a_mean_is_returned_at_the_deadline_too() -> None:
 
 @pytest.mark.parametrize("name", ["init_std", "min_std", "momentum", "momentum_std", "deadband"])
 def test_a_list_must_have_a_number_per_entry(name: str) -> None:
-    planner = CEM(horizon=T, returns="mean", **{name: [0.1, 0.1, 0.1], "init_std": [0.1] * 3, "min_std": 0.0})
+    settings = {"min_std": 0.0, name: [0.1] * 3, "init_std": [0.1] * 3}
+    planner = CEM(horizon=T, returns="mean", **settings)
     with pytest.raises(ValueError, match="wanted 1 number or 2, .* got 3"):
         planner.plan(total, **BOUNDS)
 
