@@ -32,6 +32,8 @@ def picture(pixels: NDArray[np.uint8], caption: str) -> Image.Image:
 def heat_map(values: NDArray, caption: str, *, cross: Cell, ring: Cell) -> Image.Image:
     """Draw a grid (G, G), dark where it is low; row 0 is at the bottom.
 
+    The highest quarter is one colour, so that a few outliers do not hide the rest.
+
     Args:
         values: The grid.
         caption: Above it.
@@ -40,7 +42,8 @@ def heat_map(values: NDArray, caption: str, *, cross: Cell, ring: Cell) -> Image
     """
     panel = _panel(caption)
     draw = ImageDraw.Draw(panel)
-    share = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+    spread = max(float(np.quantile(values, 0.75) - values.min()), 1e-12)
+    share = np.clip((values - values.min()) / spread, 0.0, 1.0)
     colours = (LOW + share[..., None] * (HIGH - LOW)).astype(np.uint8)
     grid = Image.fromarray(np.ascontiguousarray(colours[::-1]))
     panel.paste(grid.resize((SIZE, SIZE), Image.Resampling.NEAREST), (0, CAPTION))
