@@ -65,6 +65,22 @@ ARROWS: dict[str, set[str]] = {
         "predictor",
         "world_model",
     },
+    "benchmarks": {
+        "agent",
+        "costs",
+        "data",
+        "encoders",
+        "frame_predictor",
+        "loading",
+        "nn",
+        "planners",
+        "poses",
+        "predictor",
+        "token_predictor",
+        "training",
+        "vjepa2_ac",
+        "world_model",
+    },
     "cli": set(),
 }
 # Third-party packages a part may import at all. Verbs and cli may use Hydra besides LIBRARY.
@@ -87,7 +103,16 @@ THIRD_PARTY = {
     "vjepa_wm.cli": LIBRARY | HYDRA,
 }
 # Installed by an extra or not at all: imported only inside the function that needs them.
-OPTIONAL = {"timm", "torchvision", "tensorboard", "wandb", "matplotlib", "h5py", "pip"}
+OPTIONAL = {
+    "timm",
+    "torchvision",
+    "transformers",
+    "tensorboard",
+    "wandb",
+    "matplotlib",
+    "h5py",
+    "pip",
+}
 # Importing these must not load torch: worker processes start with them.
 TORCH_FREE = ["envs", "vjepa_wm.data.trajectories", "vjepa_wm.data.collection", "vjepa_wm.collect"]
 

@@ -1,144 +1,146 @@
 """Measure speed, each figure beside its baseline: python -m vjepa_wm.benchmark env=push.
 
-render: a picture in the fast profile against MuJoCo's default quality, in CPU milliseconds.
-collect: recorded frames per second with one worker and with two.
-plan: seconds of one plan and one control step, and the share of each part.
+One subject or several: python -m vjepa_wm.benchmark plan rollout. docs/benchmarks.md says what
+each is compared with.
 """
 
-import os
-import platform
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from vjepa_wm.benchmarks.encode import benchmark_encode
+from vjepa_wm.benchmarks.figures import Figure, device_line, table
+from vjepa_wm.benchmarks.plan import benchmark_plan
+from vjepa_wm.benchmarks.rollout import SIZES, RolloutSettings, benchmark_rollout
+from vjepa_wm.benchmarks.simulation import benchmark_collect, benchmark_render
+from vjepa_wm.benchmarks.train import benchmark_train
 from vjepa_wm.cli import verb
-from vjepa_wm.data.collection import CollectSettings, collect
+from vjepa_wm.data.collection import CollectSettings
 from vjepa_wm.errors import UnknownNameError, VjepaWmError
 from vjepa_wm.evaluate import build_mpc
 from vjepa_wm.files import write_json
+from vjepa_wm.loading import load_world_model
+from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.provenance import provenance
 
-Figures = dict[str, float]
 
-
-@verb("benchmark")
+@verb("benchmark", words="what")
 def main(cfg: DictConfig) -> None:
-    """Measure rendering, collection and planning on this machine."""
-    known = {"render": benchmark_render, "collect": benchmark_collect, "plan": benchmark_plan}
+    """Measure rendering, collection, encoding, planning and training on this machine.
+
+    Example: python -m vjepa_wm.benchmark encode plan rollout
+    """
+    known = {
+        "render": render,
+        "collect": collect,
+        "plan": plan,
+        "rollout": rollout,
+        "encode": encode,
+        "train": train,
+    }
     names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
     for name in names:
         if name not in known:
             raise UnknownNameError("benchmark", name, known)
-    for name in ("frames", "episodes", "plans"):
-        if cfg[name] < 1:
-            raise VjepaWmError(f"{name}: wanted at least 1, got {cfg[name]}")
+    check(cfg)
     device = device_line()
     print(f"{cfg.env.name} on {device}")
-    results: dict[str, Figures] = {}
+    results: dict[str, list[Figure]] = {}
     for name in names:
-        results[name] = known[name](cfg)
-        for key, value in results[name].items():
-            print(f"  {name:<8} {key:<34} {value:.4g}")
-    about = {"device": device, "config": OmegaConf.to_container(cfg, resolve=True)}
-    write_json(Path(cfg.out) / "benchmark.json", {"results": results, **about, **provenance()})
+        with torch.no_grad() if name != "train" else torch.enable_grad():
+            results[name] = known[name](cfg)
+        print(f"\n{name}\n{table(results[name])}", flush=True)
+    write_json(
+        Path(cfg.out) / "benchmark.json",
+        {
+            "results": {name: [figure.record() for figure in results[name]] for name in results},
+            "device": device,
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            **provenance(),
+        },
+    )
 
 
-def device_line() -> str:
-    """What the figures were measured on."""
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    cpu = f"{platform.machine()}, {os.cpu_count()} cores"
-    return f"{cpu}, {torch.get_num_threads()} torch threads{gpu}"
+def check(cfg: DictConfig) -> None:
+    """Refuse what would be found out late.
 
-
-def benchmark_render(cfg: DictConfig) -> Figures:
-    """CPU milliseconds per picture: the fast profile beside MuJoCo's default quality."""
-    size = cfg.env.image_size
-    milliseconds = {profile: [] for profile in ("fast", "pretty")}
-    env = gymnasium.make(cfg.env.id).unwrapped
-    env.reset(seed=0)
-    for _ in range(cfg.frames):
-        for profile in milliseconds:
-            start = time.process_time()
-            env.draw(size=size, profile=profile)
-            milliseconds[profile].append(1e3 * (time.process_time() - start))
-    fast, default = (statistics.median(milliseconds[name]) for name in ("fast", "pretty"))
-    return {
-        f"fast, {size} px, cpu-ms": fast,
-        f"MuJoCo default, {size} px, cpu-ms": default,
-        "times cheaper": default / fast,
-    }
-
-
-def benchmark_collect(cfg: DictConfig) -> Figures:
-    """Recorded frames per second with one and two workers, start of the workers included."""
-    figures = {}
-    for workers in (1, 2):
-        settings = CollectSettings(
-            env_id=cfg.env.id,
-            image_size=cfg.env.image_size,
-            frame_skip=cfg.env.frame_skip,
-            episodes=cfg.episodes,
-            shard_episodes=max(1, cfg.episodes // 6),
+    Raises:
+        VjepaWmError: a count is below 1, or the lists of `rollout` do not go together.
+    """
+    lists = {name: cfg[name] for name in ("contexts", "horizons", "candidates")}
+    single = ("frames", "episodes", "plans", "repeats", "backbone_frames", "batch_size")
+    for name, counts in {**{name: [cfg[name]] for name in single}, **lists}.items():
+        if not counts or min(counts) < 1:
+            raise VjepaWmError(f"{name}: wanted at least 1, got {cfg[name]}")
+    if len(cfg.horizons) != len(cfg.candidates):
+        raise VjepaWmError(
+            f"candidates: wanted a number for each of the horizons {cfg.horizons}, "
+            f"got {cfg.candidates}"
         )
-        with tempfile.TemporaryDirectory() as folder:
-            result = collect(settings, Path(folder) / "data", workers=workers)
-        figures[f"frames/s, {workers} workers"] = result.frames / result.seconds
-    return figures
+    if cfg.size not in SIZES:
+        raise UnknownNameError("size", cfg.size, SIZES)
 
 
-def benchmark_plan(cfg: DictConfig) -> Figures:
-    """Seconds of a plan and of a control step in one environment, and where they go."""
+def render(cfg: DictConfig) -> list[Figure]:
+    """A picture in the fast profile against MuJoCo's default quality, in CPU milliseconds."""
+    return benchmark_render(cfg.env.id, image_size=cfg.env.image_size, frames=cfg.frames)
+
+
+def collect(cfg: DictConfig) -> list[Figure]:
+    """Recorded frames per second of two workers against one."""
+    settings = CollectSettings(
+        env_id=cfg.env.id,
+        image_size=cfg.env.image_size,
+        frame_skip=cfg.env.frame_skip,
+        episodes=cfg.episodes,
+        shard_episodes=max(1, cfg.episodes // 6),
+    )
+    return benchmark_collect(settings)
+
+
+def plan(cfg: DictConfig) -> list[Figure]:
+    """A control step in an environment and its parts, against the plain planner."""
     env = gymnasium.make(cfg.env.id, image_size=cfg.env.image_size)
     agent = build_mpc(cfg, env.action_space)
-    world_model, planner, cost = agent.world_model, agent.planner, agent.cost
     obs, info = env.reset(seed=0)
-    agent.reset(goal=info["goal"])
-    agent.act(obs)
-    step = median_seconds(
-        lambda: [agent.act(obs) for _ in range(cfg.replan_every)], cfg.plans, device=cfg.device
+    env.close()
+    goal = info["goal"]["pixels"]
+    return benchmark_plan(agent, obs, goal, plans=cfg.plans, device=cfg.device)
+
+
+def rollout(cfg: DictConfig) -> list[Figure]:
+    """Cached imagining against the plain planner, on V-JEPA 2-AC's architecture."""
+    settings = RolloutSettings(
+        size=cfg.size,
+        contexts=tuple(cfg.contexts),
+        candidates=dict(zip(cfg.horizons, cfg.candidates, strict=True)),
+        dtype=resolve_dtype(cfg.precision, cfg.device),
+        memory_mb=cfg.memory_mb,
+        repeats=cfg.repeats,
+        device=cfg.device,
     )
-    pixels = torch.from_numpy(obs["pixels"])[None, None].to(cfg.device)
-    context = world_model.encode(pixels).expand(-1, cfg.context_len, -1, -1)
-    actions = torch.zeros(1, planner.num_samples, planner.horizon, env.action_space.shape[0])
-    actions = actions.to(cfg.device)
-    past = actions[:, 0, : cfg.context_len - 1]
-    imagined = world_model.rollout(context, past, actions)
-    goal = context[:, 0]
-
-    def timed(function: Callable[[], object]) -> float:
-        return median_seconds(function, cfg.plans, device=cfg.device)
-
-    encode = timed(lambda: world_model.encode(pixels)) * cfg.replan_every
-    rollout = timed(lambda: world_model.rollout(context, past, actions)) * planner.iterations
-    scoring = timed(lambda: cost(imagined, goal)) * planner.iterations
-    return {
-        "seconds per control step": step / cfg.replan_every,
-        "seconds per plan": step,
-        "share of encoding": encode / step,
-        "share of imagining": rollout / step,
-        "share of the cost": scoring / step,
-        "share of all else": max(0.0, 1 - (encode + rollout + scoring) / step),
-    }
+    return benchmark_rollout(settings)
 
 
-def median_seconds(function: Callable[[], object], repeats: int, *, device: str) -> float:
-    """Median wall-clock seconds of a call, after two to warm up."""
-    seconds = []
-    for repeat in range(repeats + 2):
-        start = time.perf_counter()
-        function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if repeat >= 2:
-            seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+def encode(cfg: DictConfig) -> list[Figure]:
+    """Encoded frames per second: transformers, bfloat16, and the compact encoder."""
+    return benchmark_encode(
+        cfg.backbone, frames=cfg.backbone_frames, repeats=cfg.repeats, device=cfg.device
+    )
+
+
+def train(cfg: DictConfig) -> list[Figure]:
+    """Training steps of a predictor on cached latents."""
+    world_model = load_world_model(cfg.model, device=cfg.device)
+    return benchmark_train(
+        world_model.predictor,
+        world_model.encoder,
+        batch_size=cfg.batch_size,
+        repeats=cfg.repeats,
+        device=cfg.device,
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
-def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def verb(
+    config_name: str, *, words: str | None = None
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a program of a function that takes a config.
 
     Options are checked before Hydra starts: a misspelt one ends the program with exit code 2 and
@@ -36,6 +38,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[
 
     Args:
         config_name: The verb's file in ``configs/``, without suffix.
+        words: Option, a list, that takes plain words: ``verb a b`` is ``verb words=[a,b]``. None
+            has no such option.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -49,6 +53,8 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[
 
         @functools.wraps(function)
         def main() -> None:
+            if words is not None:
+                sys.argv[1:] = _words_to_option(sys.argv[1:], words)
             arguments, unknown = get_args_parser().parse_known_args(sys.argv[1:])
             if unknown:
                 _fail(f"unknown flag {unknown[0]}; options are written key=value, see --help")
@@ -70,6 +76,13 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[
         return main
 
     return decorate
+
+
+def _words_to_option(arguments: list[str], option: str) -> list[str]:
+    """Gather leading arguments that are plain words into one option."""
+    count = next((i for i, word in enumerate(arguments) if not word.isidentifier()), len(arguments))
+    gathered = [f"{option}=[{','.join(arguments[:count])}]"] if count else []
+    return gathered + arguments[count:]
 
 
 def run_verb(name: str, *options: str) -> None:

@@ -6,7 +6,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests import tiny
-from vjepa_wm.nn.blocks import MAX_PLAIN_TOKENS, Attention, Block, attend, init_transformer
+from vjepa_wm.nn.blocks import (
+    MAX_PLAIN_TOKENS,
+    MAX_PLAIN_TOKENS_BF16,
+    Attention,
+    Block,
+    attend,
+    init_transformer,
+)
 from vjepa_wm.nn.kv_cache import KVCache
 from vjepa_wm.nn.rope import grid_positions, rope_3d
 
@@ -45,6 +52,27 @@ def test_long_sequences_agree_with_short_ones() -> None:
     mask[:, :MAX_PLAIN_TOKENS] = True
     short = attend(query, key[:, :, :MAX_PLAIN_TOKENS], value[:, :, :MAX_PLAIN_TOKENS], None)
     torch.testing.assert_close(attend(query, key, value, mask), short, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keys", [5, MAX_PLAIN_TOKENS_BF16 + 1])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_without_gradients_attention_is_that_of_exact_numbers(
+    dtype: torch.dtype, keys: int, is_masked: bool
+) -> None:
+    """Whichever of the two kernels is taken."""
+    parts = [heads(n, seed=i).detach().to(dtype) for i, n in enumerate((7, keys, keys))]
+    mask = random_mask(7, keys) if is_masked else None
+    found = attend(*parts, mask)
+    query, key, value = (part.double() for part in parts)
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), scores.softmax(-1) @ value, atol=tolerance, rtol=tolerance
+    )
 
 
 def test_attention_with_a_cache_is_attention_over_all() -> None:

@@ -169,13 +169,14 @@ def export_huggingface(
     }
     with atomic_path(folder / "model.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})
-    config = _hf_config(vit, image_size=image_size, num_frames=num_frames)
+    config = huggingface_config(vit, image_size=image_size, num_frames=num_frames)
     if mask_predictor is not None:
         config |= _hf_predictor_config(predictor, mask_predictor.predictor_blocks[0])
     write_json(folder / "config.json", config)
 
 
-def _hf_config(vit: VideoViT, *, image_size: int, num_frames: int) -> dict[str, object]:
+def huggingface_config(vit: VideoViT, *, image_size: int, num_frames: int) -> dict[str, object]:
+    """What `VJEPA2Config` wants to know of an encoder; see `export_huggingface`."""
     block = vit.blocks[0]
     return {
         "architectures": ["VJEPA2Model"],

@@ -11,7 +11,9 @@ from vjepa_wm.nn.kv_cache import KVCache
 from vjepa_wm.nn.rope import Rope, apply_rope
 
 NORM_EPS = 1e-6
-MAX_PLAIN_TOKENS = 256  # longer sequences take the fused kernel
+# Most keys that the plain products take on a CPU; longer sequences take the fused kernel.
+MAX_PLAIN_TOKENS = 256  # where there are gradients
+MAX_PLAIN_TOKENS_BF16 = 1024  # without gradients
 
 
 class Attention(nn.Module):
@@ -53,15 +55,21 @@ class Attention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax attention of (B, heads, L, head_dim); `mask` is boolean, True where allowed.
 
-    On a CPU and short sequences the plain products are several times faster than PyTorch's fused
-    kernel, above all backwards; the memory they take is small there.
+    On a CPU two plain products are faster than PyTorch's fused kernel where sequences are short, in
+    two cases: backwards, several times, and in bfloat16, which that kernel computes as float32.
     """
-    if query.device.type != "cpu" or key.shape[2] > MAX_PLAIN_TOKENS:
+    if query.device.type != "cpu" or key.shape[2] > _max_plain_tokens(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1).to(value.dtype) @ value
+
+
+def _max_plain_tokens(query: Tensor) -> int:
+    if query.requires_grad:
+        return MAX_PLAIN_TOKENS
+    return MAX_PLAIN_TOKENS_BF16 if query.dtype == torch.bfloat16 else 0
 
 
 class Mlp(nn.Module):

@@ -1,0 +1,104 @@
+"""The baseline of planning: imagine as V-JEPA 2-AC's published planner does.
+
+Nothing is wrong with its results; it computes most of them more than once. Written from the
+description of that planner, on our networks and their weights.
+
+Shapes: as in `vjepa_wm.world_model` and `vjepa_wm.token_predictor`.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vjepa_wm.costs import Goal, score
+from vjepa_wm.encoders.frozen import layer_norm
+from vjepa_wm.frame_predictor import Cache, frame_mask
+from vjepa_wm.nn.rope import Rope
+from vjepa_wm.token_predictor import TokenPredictor
+from vjepa_wm.world_model import LatentCost, WorldModel
+
+NAME = "plain planner: history recomputed"
+
+
+class DensePredictor(TokenPredictor):
+    """V-JEPA 2-AC's predictor with one dense mask over all frames, all tokens to the end."""
+
+    def _through_blocks(
+        self, x: Tensor, condition: None, rope: Rope, caches: Sequence[Cache]
+    ) -> Tensor:
+        frames = x.shape[1:3]
+        mask = frame_mask(*frames, x.device)
+        x = x.flatten(1, 2)
+        for block in self.predictor_blocks:
+            query, key, value = block.attn.project(block.norm1(x), rope)
+            h = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            x = x + block.attn.proj(h.transpose(1, 2).flatten(2))
+            x = x + block.mlp(block.norm2(x))
+        return x.unflatten(1, frames)
+
+    def _output(self, latents: Tensor, x: Tensor) -> Tensor:
+        tokens = self.predictor_proj(self.predictor_norm(x))
+        return layer_norm(tokens[:, :, -self.num_patches :].float())
+
+
+class PlainWorldModel(WorldModel):
+    """Imagines by running the predictor on the whole history in every step.
+
+    Every candidate has a copy of the observed frames; all candidates are one batch; poses are
+    moved one candidate after another; each problem is planned alone.
+    """
+
+    @classmethod
+    def of(cls, world_model: WorldModel) -> Self:
+        """Return the baseline of a world model, on the same networks."""
+        return cls(
+            world_model.encoder,
+            world_model.predictor,
+            action_spec=world_model.action_spec,
+            metric=world_model.metric,
+            integrate=world_model.integrate,
+        )
+
+    @torch.no_grad()
+    def costs(
+        self,
+        context: Tensor,
+        past_actions: Tensor,
+        actions: Tensor,
+        proprio: Tensor | None = None,
+        *,
+        goal: Tensor | Goal,
+        cost: LatentCost,
+    ) -> Tensor:
+        """Score candidates as `WorldModel.costs` does."""
+        rows = []
+        for b in range(len(actions)):
+            one = slice(b, b + 1)
+            latents, moved = self._imagine(
+                context[b], past_actions[b], actions[b], None if proprio is None else proprio[b]
+            )
+            rows.append(score(cost, latents, goal[one], actions=actions[one], proprio=moved))
+        return torch.cat(rows)
+
+    def _imagine(
+        self, context: Tensor, past_actions: Tensor, actions: Tensor, proprio: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Imagine the candidates (N, T, A) of a problem; (1, N, T, P, D) and (1, N, T, Q)."""
+        candidates = len(actions)
+        frames = context.repeat(candidates, 1, 1, 1)
+        taken = past_actions.repeat(candidates, 1, 1)
+        poses = None if proprio is None else proprio.repeat(candidates, 1, 1)
+        for t in range(actions.shape[1]):
+            taken = torch.cat([taken, actions[:, t : t + 1]], dim=1)
+            predicted = self.predictor(frames, taken, poses)[:, -1:]
+            frames = torch.cat([frames, predicted], dim=1)
+            if poses is not None:
+                last = zip(poses[:, -1], actions[:, t], strict=True)
+                moved = torch.stack([self.integrate(pose, action) for pose, action in last])
+                poses = torch.cat([poses, moved.unsqueeze(1)], dim=1)
+        observed = len(context)
+        moved = None if poses is None else poses[:, observed:].unsqueeze(0)
+        return frames[:, observed:].unsqueeze(0), moved

@@ -1,0 +1,142 @@
+"""plan: one control step of an agent and its parts, beside the plain planner.
+
+Shapes: B problems, N candidates, C context frames, T planned steps, A action width.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners import Planner
+from vjepa_wm.agent import MPCAgent
+from vjepa_wm.benchmarks.figures import Figure, median_seconds
+from vjepa_wm.benchmarks.plain import NAME, PlainWorldModel
+from vjepa_wm.benchmarks.products import rate_figure
+from vjepa_wm.world_model import ActionSpec
+
+Observation = Mapping[str, np.ndarray]
+
+
+def benchmark_plan(
+    agent: MPCAgent, obs: Observation, goal: np.ndarray, *, plans: int, device: str
+) -> list[Figure]:
+    """Seconds of a control step, what it consists of, and how near the machine's peak it is.
+
+    A control step is a model step: the agent sees a frame and chooses an action. Only every
+    `replan_every`-th of them plans; the figures are means over those between two plans.
+
+    Args:
+        agent: with a planner that samples candidates.
+        obs: what the agent is shown again and again.
+        goal: the goal's pixels.
+        plans: plans timed.
+        device: where the agent computes.
+    """
+    plain = _plain_agent(agent)
+    cycles = {}
+    for name, one in (("ours", agent), (NAME, plain)):
+        one.reset(goal=goal)
+        cycles[name] = _cycle(one, obs)
+    warm_ups = -(-agent.context_len // agent.replan_every)  # until the context is full
+    done = [{name: cycle() for name, cycle in cycles.items()} for _ in range(warm_ups)]
+    seconds = median_seconds(cycles, repeats=plans, device=device)
+    step = seconds["ours"] / agent.replan_every
+    apart = max(float(np.abs(both["ours"] - both[NAME]).max()) for both in done)
+    return [
+        Figure("control step", step, "s", NAME, seconds[NAME] / agent.replan_every),
+        Figure("  largest difference of actions", apart, "action units"),
+        *_parts(agent, obs, goal, step=step, plans=plans, device=device),
+    ]
+
+
+def _plain_agent(agent: MPCAgent) -> MPCAgent:
+    return MPCAgent(
+        PlainWorldModel.of(agent.world_model),
+        agent.planner,
+        agent.cost,
+        context_len=agent.context_len,
+        replan_every=agent.replan_every,
+        seed=agent.seed,
+    )
+
+
+def _cycle(agent: MPCAgent, obs: Observation) -> Callable[[], np.ndarray]:
+    """Return a call that acts from one plan to the next, and returns the actions."""
+    count = agent.replan_every * agent.world_model.action_spec.frame_skip
+    return lambda: np.stack([agent.act(obs) for _ in range(count)])
+
+
+def _parts(
+    agent: MPCAgent,
+    obs: Observation,
+    goal: np.ndarray,
+    *,
+    step: float,
+    plans: int,
+    device: str,
+) -> list[Figure]:
+    """Each part of a control step alone, in seconds and as share of the step."""
+    world_model = agent.world_model
+    pixels = torch.from_numpy(obs["pixels"])[None, None].to(device)
+    goal_latents = world_model.encode(torch.from_numpy(goal)[None, None].to(device))[:, 0]
+    context = world_model.encode(pixels).expand(-1, agent.context_len, -1, -1)
+    past, batches = _candidates(agent.planner, world_model.action_spec, agent.context_len, device)
+    imagined = [world_model.rollout(context, past, actions) for actions in batches]
+
+    def imagine() -> None:
+        for actions in batches:
+            world_model.costs(context, past, actions, goal=goal_latents, cost=_free)
+
+    calls = {
+        "encode": lambda: world_model.encode(pixels),
+        "imagine": imagine,
+        "cost": lambda: [agent.cost(latents, goal_latents) for latents in imagined],
+        "planner": lambda: _plan(agent.planner, world_model.action_spec, _cheap, device),
+    }
+    seconds = median_seconds(calls, repeats=plans, device=device)
+    imagining = seconds["imagine"]
+    for name in ("imagine", "cost", "planner"):
+        seconds[name] /= agent.replan_every
+    seconds["all else"] = max(0.0, step - sum(seconds.values()))
+    dtype = next(world_model.predictor.parameters()).dtype
+    rate = rate_figure(
+        "  rate of imagining", imagine, imagining, dtype=dtype, device=device, repeats=plans
+    )
+    return [
+        *(Figure(f"  {name}", value, "s") for name, value in seconds.items()),
+        *(Figure(f"  {name}", value / step, "of the step") for name, value in seconds.items()),
+        rate,
+    ]
+
+
+def _candidates(
+    planner: Planner, spec: ActionSpec, context_len: int, device: str
+) -> tuple[Tensor, list[Tensor]]:
+    """Past actions (1, C - 1, A), and all candidates (1, N, T, A) a plan evaluates."""
+    batches: list[Tensor] = []
+
+    def note(actions: Tensor) -> Tensor:
+        batches.append(actions.detach())
+        return _cheap(actions)
+
+    _plan(planner, spec, note, device)
+    return batches[0][:, 0, :1].expand(-1, context_len - 1, -1), batches
+
+
+def _plan(
+    planner: Planner, spec: ActionSpec, cost_fn: Callable[[Tensor], Tensor], device: str
+) -> None:
+    low, high = (torch.tensor(bound, device=device) for bound in (spec.low, spec.high))
+    planner.plan(cost_fn, low=low, high=high, seeds=torch.tensor([0]))
+
+
+def _cheap(actions: Tensor) -> Tensor:
+    """A cost that takes next to no time: what is left is the planner."""
+    return actions.square().sum(dim=(-2, -1))
+
+
+def _free(latents: Tensor, goal: Tensor) -> Tensor:
+    """No cost at all: what is left is imagining."""
+    return latents[:, :, -1, 0, 0]
