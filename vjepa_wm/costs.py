@@ -140,6 +140,8 @@ class GoalCost(Cost):
         metric: the metric, needed for `metric`.
         discount: weight of each further step of `sum` relative to the one before; 1 weighs all
             alike, less trusts a far future less.
+        l2_weight: weight of the squared latent distance that is added: the metric leads to the
+            goal from afar, but tells the last centimetres apart less well.
 
     Raises:
         UnknownNameError: another distance; the nearest is named.
@@ -154,18 +156,23 @@ class GoalCost(Cost):
         over_steps: OverSteps,
         metric: TemporalMetric | None = None,
         discount: float = 1.0,
+        l2_weight: float = 0.0,
     ) -> None:
         _check_steps(over_steps, discount)
         self.distance = _distance(distance, metric)
         self.over_steps = over_steps
         self.discount = discount
+        self.l2_weight = l2_weight
 
     def __call__(self, latents: Tensor, goal: Tensor | Goal) -> Tensor:
         """Score imagined latents (B, N, T, P, D) against goals (B, P, D); returns (B, N)."""
         goal = goal.latents if isinstance(goal, Goal) else goal
         if self.over_steps == "last":
             latents = latents[:, :, -1:]
-        distance = self.distance(latents, goal[:, None, None])  # (B, N, T)
+        goal = goal[:, None, None]
+        distance = self.distance(latents, goal)  # (B, N, T)
+        if self.l2_weight:
+            distance = distance + self.l2_weight * l2_distance(latents, goal)
         return _over_steps(distance, self.over_steps, self.discount)
 
 
