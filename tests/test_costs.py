@@ -113,6 +113,16 @@ def test_discounted_steps_weigh_less_and_sum_to_one() -> None:
     torch.testing.assert_close(cost(latents, goal), torch.tensor([[4.0, 2.0, 1.0]]))
 
 
+def test_a_squared_distance_is_added_to_the_metric() -> None:
+    torch.manual_seed(0)
+    metric = TemporalMetric(latent_dim=4, num_patches=2, hidden_dim=8, embed_dim=4, max_steps=5)
+    options = {"over_steps": "sum", "metric": metric}
+    apart = GoalCost(distance="metric", **options) + 3 * GoalCost(distance="l2", **options)
+    latents, goal = torch.randn(2, 3, 5, 2, 4), torch.randn(2, 2, 4)
+    together = GoalCost(distance="metric", l2_weight=3.0, **options)
+    torch.testing.assert_close(together(latents, goal), apart(latents, goal))
+
+
 def line(*positions: float) -> Tensor:
     """Return frames (T, 1, 1) of a point on a line."""
     return torch.tensor(positions).view(-1, 1, 1)
