@@ -17,6 +17,7 @@ from vjepa_wm.encoders.adapters import (
     to_huggingface,
 )
 from vjepa_wm.encoders.registry import load_encoder
+from vjepa_wm.encoders.timm_vit import import_timm
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.pretraining.mask_predictor import MaskPredictor
@@ -134,6 +135,7 @@ def test_only_v_jepa_2_has_a_class_in_transformers(tmp_path: Path, name: str) ->
 @torch.no_grad()
 def largest_differences(folder: Path, vit: VideoViT, predictor: MaskPredictor) -> tuple[float, ...]:
     """Run transformers' model and ours; return the differences of encoder and predictor."""
+    import_timm()  # makes torchvision loadable, which transformers imports too
     transformers = pytest.importorskip("transformers")
     theirs = transformers.VJEPA2Model.from_pretrained(folder).eval()
     video = draw("input/parity", (2, 3, 8, PARITY_IMAGE, PARITY_IMAGE))
