@@ -12,8 +12,8 @@ def main() -> None:
     """Reach one goal image and say so."""
     env = gymnasium.make("envs:vjepa_wm/Reacher-v0")
     world_model = load_world_model("reacher")
-    cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric)
-    agent = MPCAgent(world_model, CEM(horizon=5), cost, context_len=2, replan_every=1)
+    cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric, l2_weight=20)
+    agent = MPCAgent(world_model, CEM(horizon=6), cost, context_len=1, replan_every=1)
 
     obs, info = env.reset(seed=0)
     agent.reset(goal=info["goal"])

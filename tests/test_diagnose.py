@@ -75,7 +75,7 @@ def test_trajectories_without_states_leave_out_what_needs_them(run, tmp_path: Pa
         (["what=prob"], "Did you mean 'probe'"),
         (["frames=1"], "frames: wanted at least 20"),
         (["distance=metrik"], "Did you mean 'metric'"),
-        (["planner.horizon=6"], "planner.horizon: wanted at most 5, got 6"),
+        (["planner.horizon=7"], "planner.horizon: wanted at most 6, got 7"),
         (["context_len=9"], "context_len: wanted 1 to 6, got 9"),
         (["model=nowhere"], "unknown world model 'nowhere'"),
         (["data=nowhere"], "no trajectories at nowhere"),

@@ -62,7 +62,7 @@ def write(path: Path, predictor: dict[str, Tensor], *, encoder: bool = True) -> 
 
 
 def make_agent(world: WorldModel, goal: np.ndarray | None = None) -> MPCAgent:
-    planner = CEM(horizon=HORIZON, num_samples=6, num_elites=2, iterations=2)
+    planner = CEM(horizon=HORIZON, num_samples=32, num_elites=4, iterations=4)
     cost = GoalCost(distance="l1", over_steps="last")
     agent = MPCAgent(world, planner, cost, context_len=2, replan_every=1)
     if goal is not None:
@@ -210,11 +210,15 @@ def test_the_other_layout_is_never_loaded_silently(asked: str, tmp_path: Path) -
         load_world_model(asked, path)
 
 
-def test_the_encoder_may_come_from_a_file_of_its_own(tmp_path: Path) -> None:
-    path = write(tmp_path / "ac.pt", predictor_weights("vjepa2_ac_droid"), encoder=False)
+@pytest.mark.parametrize(
+    ("name", "net"), [("vjepa2_ac_vitg", "target_encoder"), ("vjepa2_ac_droid", "encoder")]
+)
+def test_the_encoder_may_come_from_a_file_of_its_own(name: str, net: str, tmp_path: Path) -> None:
+    """From the network of it that the predictor was trained on: average or student."""
+    path = write(tmp_path / "ac.pt", predictor_weights(name), encoder=False)
     encoder = published_files.write(tmp_path / "vitg.pt", "tiny2")
-    world = load_world_model("vjepa2_ac_droid", path, encoder_checkpoint=encoder, dtype="fp32")
-    assert world.encoder.name == "tiny2/encoder"
+    world = load_world_model(name, path, encoder_checkpoint=encoder, dtype="fp32")
+    assert world.encoder.name == f"tiny2/{net}"
     with pytest.raises(CheckpointError, match="the encoder of .*push, compact, cannot be loaded"):
         load_world_model("push", encoder_checkpoint=encoder)
 

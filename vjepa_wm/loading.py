@@ -112,11 +112,11 @@ def _load_vjepa2_ac(
 ) -> WorldModel:
     published = PREDICTORS[name]
     predictor = load_predictor(name, path, device=device, dtype=dtype)
+    net = published.encoder_net
     if encoder_checkpoint is None and "encoder" in open_published(path).nets:
-        encoder_checkpoint = path
-    # The student: what the predictor's file holds, and what JEPA-WMs took
+        encoder_checkpoint, net = path, "encoder"
     encoder = load_encoder(
-        published.encoder, encoder_checkpoint, device=device, dtype=dtype, net="encoder"
+        published.encoder, encoder_checkpoint, device=device, dtype=dtype, net=net
     )
     encoder.transform = published.transform
     return WorldModel(

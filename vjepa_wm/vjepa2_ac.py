@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vjepa_wm.downloads import cached_file, recorded_digest
-from vjepa_wm.encoders.families import BASE_URL
+from vjepa_wm.encoders.families import BASE_URL, NetKey
 from vjepa_wm.encoders.pixels import PixelTransform
 from vjepa_wm.encoders.published import PublishedFile, fill, open_published
 from vjepa_wm.errors import CheckpointError
@@ -56,8 +56,9 @@ class PublishedPredictor:
     """One action-conditioned predictor that Meta published.
 
     Attributes:
-        encoder: published encoder whose latents it was trained on; the student, not the average,
-            is in its file.
+        encoder: published encoder whose latents it was trained on.
+        encoder_net: which network of that encoder's own file it was trained on. A file with both
+            predictor and encoder holds the right one, under `encoder`.
         predictor: keywords of `TokenPredictor`, less `has_extrinsics`, which the file decides.
         transform: how pictures were cut for it.
         url: where its file is.
@@ -66,6 +67,7 @@ class PublishedPredictor:
     """
 
     encoder: str
+    encoder_net: NetKey
     predictor: dict[str, Any]
     transform: PixelTransform
     url: str
@@ -77,6 +79,7 @@ PREDICTORS: dict[str, PublishedPredictor] = {
     # Trained on clips of 8 frames by its released settings, of 16 by the paper
     "vjepa2_ac_vitg": PublishedPredictor(
         encoder="vjepa2_vitg_256",
+        encoder_net="target_encoder",  # so say Meta's training settings
         predictor={**_SIZES, "action_dim": 7, "proprio_dim": 7, "max_frames": 16},
         transform=WidePicture(),
         url=f"{BASE_URL}vjepa2/vjepa2-ac-vitg.pt",
@@ -85,6 +88,7 @@ PREDICTORS: dict[str, PublishedPredictor] = {
     ),
     "vjepa2_ac_droid": PublishedPredictor(
         encoder="vjepa2_vitg_256",
+        encoder_net="encoder",  # so say those of JEPA-WMs
         predictor={**_SIZES, "action_dim": 7, "proprio_dim": None, "max_frames": 8},
         transform=PixelTransform(),
         url=f"{BASE_URL}jepa-wms/droid_vj2ac_noprop.pth.tar",

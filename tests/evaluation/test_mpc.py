@@ -72,7 +72,7 @@ def test_the_seed_decides(run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("planner.horizon=9", "mpc: context_len 2 and horizon 9 make 10 frames"),
+        ("planner.horizon=9", "mpc: context_len 1 and horizon 9 make 9 frames"),
         ("context_len=0", "mpc: context_len 0"),
         ("env.frame_skip=3", "was trained for other actions than env=reacher has"),
         ("planner.horizn=3", "Did you mean 'planner.horizon'"),
