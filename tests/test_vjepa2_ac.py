@@ -61,8 +61,10 @@ def write(path: Path, predictor: dict[str, Tensor], *, encoder: bool = True) -> 
     return path
 
 
-def make_agent(world: WorldModel, goal: np.ndarray | None = None) -> MPCAgent:
-    planner = CEM(horizon=HORIZON, num_samples=32, num_elites=4, iterations=4)
+def make_agent(
+    world: WorldModel, goal: np.ndarray | None = None, *, num_samples: int = 32
+) -> MPCAgent:
+    planner = CEM(horizon=HORIZON, num_samples=num_samples, num_elites=4, iterations=2)
     cost = GoalCost(distance="l1", over_steps="last")
     agent = MPCAgent(world, planner, cost, context_len=2, replan_every=1)
     if goal is not None:
@@ -70,9 +72,11 @@ def make_agent(world: WorldModel, goal: np.ndarray | None = None) -> MPCAgent:
     return agent
 
 
-def plan_once(world: WorldModel, obs: dict[str, np.ndarray], goal: np.ndarray) -> np.ndarray:
+def plan_once(
+    world: WorldModel, obs: dict[str, np.ndarray], goal: np.ndarray, *, num_samples: int = 32
+) -> np.ndarray:
     """Return the second action: the first of those with a past."""
-    agent = make_agent(world, goal)
+    agent = make_agent(world, goal, num_samples=num_samples)
     agent.act(obs)
     return agent.act(obs)
 
@@ -311,7 +315,7 @@ def test_the_full_size_plans_one_action(name: str, tmp_path: Path, monkeypatch) 
     world = load_world_model(name, tmp_path / "ac.pt")
     (tmp_path / "ac.pt").unlink()  # 2.4 GB
     goal, frame = tiny.pixels(2, 256, 256).numpy()
-    action = plan_once(world, {"pixels": frame, "proprio": POSE}, goal)
+    action = plan_once(world, {"pixels": frame, "proprio": POSE}, goal, num_samples=4)
     assert action.shape == (7,) and np.isfinite(action).all()
 
 
