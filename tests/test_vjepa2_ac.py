@@ -64,7 +64,7 @@ def write(path: Path, predictor: dict[str, Tensor], *, encoder: bool = True) -> 
 def make_agent(
     world: WorldModel, goal: np.ndarray | None = None, *, num_samples: int = 32
 ) -> MPCAgent:
-    planner = CEM(horizon=HORIZON, num_samples=num_samples, num_elites=4, iterations=2)
+    planner = CEM(horizon=HORIZON, num_samples=num_samples, num_elites=4, iterations=4)
     cost = GoalCost(distance="l1", over_steps="last")
     agent = MPCAgent(world, planner, cost, context_len=2, replan_every=1)
     if goal is not None:
