@@ -140,7 +140,6 @@ def test_help_is_there_for_every_program(run, module: str, tmp_path: Path) -> No
 def test_shipped_weights_load_from_the_wheel(python: Path, tmp_path: Path) -> None:
     names = [path.parent.name for path in (ROOT / "vjepa_wm" / "weights").glob("*/config.json")]
     models = [name for name in names if name != "compact"]
-    if not models:
-        pytest.skip("no weights are in vjepa_wm/weights yet: make weights")
+    assert models
     code = f"import vjepa_wm\nfor name in {models}: vjepa_wm.load_world_model(name)"
     subprocess.run([python, "-c", code], cwd=tmp_path, check=True)

@@ -155,12 +155,9 @@ def describe(cfg: DictConfig, names: Sequence[str], tasks_digest: str) -> dict[s
         model = str(cfg.model)
         folder = shipped_folder(model) if model in SHIPPED else Path(model)
         digests["model"] = load_checkpoint(folder).digest
-    return {
-        "env": cfg.env.name,
-        "level": cfg.level,
-        "digests": digests,
-        "config": OmegaConf.to_container(cfg, resolve=True),
-    }
+    config = OmegaConf.to_container(cfg, resolve=True)
+    del config["out"]  # where a run was written is not what it measured; summaries are shipped
+    return {"env": cfg.env.name, "level": cfg.level, "digests": digests, "config": config}
 
 
 def show(cfg: DictConfig, rows: Sequence[Row]) -> None:

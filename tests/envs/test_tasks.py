@@ -103,10 +103,11 @@ def test_pushed_block_moves_and_stops_with_the_pusher(env_class: type[PushEnv]) 
     np.testing.assert_allclose(_qpos(env)[2:], stopped[2:], atol=1e-3)
 
 
-@pytest.mark.parametrize("env_class", [PushEnv, PushTEnv])
+# The T turns about the pusher before it gives way.
+@pytest.mark.parametrize(("env_class", "pushed_to"), [(PushEnv, 0.125), (PushTEnv, 0.145)])
 @pytest.mark.parametrize("corner", [(0.155, 0.155), (-0.155, 0.155), (0.155, -0.155)])
 def test_block_in_a_corner_can_be_pushed_out(
-    env_class: type[PushEnv], corner: tuple[float, float]
+    env_class: type[PushEnv], pushed_to: float, corner: tuple[float, float]
 ) -> None:
     """From behind, along either side: the pusher fits between block and border."""
     env = env_class(image_size=8)
@@ -114,7 +115,7 @@ def test_block_in_a_corner_can_be_pushed_out(
         _placed(env, np.sign(corner[0]) * 0.268, corner[1], *corner, angle)
         for _ in range(6):
             env.step(np.array([-np.sign(corner[0]), 0.0]))
-        assert abs(_qpos(env)[2]) < 0.145
+        assert abs(_qpos(env)[2]) < pushed_to
 
 
 @pytest.mark.parametrize("env_class", [PushEnv, PushTEnv])
