@@ -18,6 +18,7 @@ from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.pretraining.mask_predictor import MaskPredictor
+from vjepa_wm.proprio import LearnedIntegrator
 from vjepa_wm.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -49,6 +50,10 @@ def build_predictor(cfg: DictConfig) -> None:
 
 def build_mask_predictor(cfg: DictConfig) -> None:
     MaskPredictor(embed_dim=8, **cfg)
+
+
+def build_integrator(cfg: DictConfig) -> None:
+    LearnedIntegrator(mean=[0.0], std=[1.0], action_dim=2, **cfg)
 
 
 def build_metric(cfg: DictConfig) -> None:
@@ -93,6 +98,7 @@ BUILD: dict[str, Callable[[DictConfig], None]] = {
     "encoder": build_encoder,
     "env": build_env,
     "mask_predictor": build_mask_predictor,
+    "integrator": build_integrator,
     "metric": build_metric,
     "planner": build_planner,
     "predictor": build_predictor,

@@ -44,6 +44,32 @@ def test_only_later_predictions_hear_of_a_frame_or_an_action(predictor, batch, f
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("frame", range(FRAMES))
+def test_only_later_predictions_hear_of_proprio(batch, frame: int) -> None:
+    predictor = tiny.predictor(max_frames=FRAMES, takes_proprio=True)
+    proprio = torch.randn(2, FRAMES, 3, generator=torch.Generator().manual_seed(4))
+    other = proprio.clone()
+    other[:, frame] += 1.0
+    before, after = predictor(*batch, proprio), predictor(*batch, other)
+    assert changed_frames(before, after) == list(range(frame, FRAMES))
+
+
+@torch.no_grad()
+def test_proprio_counts_in_its_own_standard_deviations(batch) -> None:
+    """In millimetres, with the statistics in millimetres, it says the same as in metres."""
+    settings = {"latent_dim": 12, "grid": (2, 3), "action_dim": 2, "width": 24, "depth": 2}
+    settings |= {"num_heads": 2, "max_frames": FRAMES}
+    proprio = torch.randn(2, FRAMES, 1, generator=torch.Generator().manual_seed(4))
+    found = [
+        tiny.randomise(
+            ActionPredictor(**settings, proprio_mean=[0.2 * unit], proprio_std=[0.5 * unit])
+        )(*batch, unit * proprio)
+        for unit in (1.0, 1000.0)
+    ]
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_tokens_of_a_frame_see_each_other(predictor, batch) -> None:
     """Causal between frames, not within: the first token hears of the last one."""
     latents, actions = batch

@@ -27,6 +27,7 @@ def train(folder: Path, *options: str) -> subprocess.CompletedProcess:
     command += [f"data={folder}/data", f"cache={folder}/cache", "evaluation_episodes=0"]
     command += [f"encoder.checkpoint={folder}/encoder", "encoder.dtype=fp32"]
     command += ["trainer.precision=fp32", "metric_trainer.precision=fp32", "trainer.minutes=null"]
+    command += ["integrator_trainer.steps=4"]
     command += ["trainer.validate_every=2", "validation_windows=8", "metric_trainer.steps=4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -58,9 +59,23 @@ def test_the_world_model_plans(trained: Path) -> None:
     frames = tiny.pixels(3, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE).numpy()
     agent.reset(goal=frames[0])
     for frame in frames[1:]:
-        action = agent.act({"pixels": frame})
+        action = agent.act({"pixels": frame, "proprio": np.ones(2, np.float32)})
         assert action.shape == (2,)
         assert np.abs(action).max() <= 1
+
+
+def test_proprio_can_be_left_out(trained: Path, tmp_path: Path) -> None:
+    """Asked for, or because none was recorded; the integrator is then neither made nor saved."""
+    assert load_world_model(trained / "run").takes_proprio
+    tiny.moving_squares(tmp_path / "data", episodes=20, length=24, size=16, sensed=False)
+    for folder, options in ((trained, ["proprio=false"]), (tmp_path, [])):
+        (tmp_path / "encoder").unlink(missing_ok=True)
+        (tmp_path / "encoder").symlink_to(trained / "encoder")
+        out = tmp_path / f"run{len(options)}"
+        done = train(folder, *options, "trainer.steps=1", f"out={out}")
+        assert done.returncode == 0, done.stderr
+        assert not load_world_model(out).takes_proprio
+        assert not (out / "integrator").exists()
 
 
 def test_resumed_is_as_one_run(trained: Path, tmp_path: Path) -> None:

@@ -14,9 +14,15 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 HORIZON = 3
 
 
-def world(*, memory_mb: float = 64.0) -> WorldModel:
+def world(*, memory_mb: float = 64.0, takes_proprio: bool = False) -> WorldModel:
     spec = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), frame_skip=1)
-    return WorldModel(tiny.encoder(), tiny.predictor(), action_spec=spec, memory_mb=memory_mb)
+    return WorldModel(
+        tiny.encoder(),
+        tiny.predictor(takes_proprio=takes_proprio),
+        action_spec=spec,
+        integrate=tiny.integrator() if takes_proprio else None,
+        memory_mb=memory_mb,
+    )
 
 
 def problem(context_len: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,6 +58,30 @@ def test_rollout_is_the_naive_computation(context_len: int) -> None:
         for n in range(4):
             wanted = naive_rollout(model.predictor, context[b], past[b], actions[b, n])
             torch.testing.assert_close(imagined[b, n], wanted, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context_len", [1, 3])
+def test_proprio_is_moved_along_the_candidates(context_len: int) -> None:
+    """Observed at the context, integrated from there on; costs are given it."""
+    model = world(takes_proprio=True)
+    context, past, actions = problem(context_len)
+    proprio = torch.randn(3, context_len, 3, generator=torch.Generator().manual_seed(5))
+    imagined = model.rollout(context, past, actions, proprio)
+    frames, taken, sensed = context[1:2], past[1:2], proprio[1:2]
+    for action in actions[1, 2]:
+        taken = torch.cat([taken, action.view(1, 1, -1)], dim=1)
+        frames = torch.cat([frames, model.predictor(frames, taken, sensed)[:, -1:]], dim=1)
+        sensed = torch.cat([sensed, model.integrate(sensed[:, -1:], action.view(1, 1, -1))], dim=1)
+    torch.testing.assert_close(imagined[1, 2], frames[0, context_len:], **CLOSE)
+
+    def ends(latents: Tensor, goal: Tensor, proprio: Tensor) -> Tensor:
+        return proprio[:, :, -1].sum(-1)
+
+    costs = model.costs(context, past, actions, proprio, goal=context[:, 0], cost=ends)
+    torch.testing.assert_close(costs[1, 2], sensed[0, -1].sum(), **CLOSE)
+    other = model.rollout(context, past, actions, proprio + 0.5)
+    assert float((other - imagined).abs().mean()) > 1e-3
 
 
 def test_the_past_is_computed_once_per_problem(monkeypatch) -> None:

@@ -14,6 +14,7 @@ from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.proprio import LearnedIntegrator
 
 VIT = {
     "patch_size": 4,
@@ -47,8 +48,12 @@ def encoder(*, pool: int = 1) -> FrozenEncoder:
     return FrozenEncoder(vit(), name="tiny", digest="0", image_size=IMAGE_SIZE, pool=pool)
 
 
-def predictor(*, max_frames: int = 5) -> ActionPredictor:
-    """Return a random predictor of latents (B, T, 6, 12) under actions (B, T, 2)."""
+def predictor(*, max_frames: int = 5, takes_proprio: bool = False) -> ActionPredictor:
+    """Return a random predictor of latents (B, T, 6, 12) under actions (B, T, 2).
+
+    Proprio, where it takes some, is (B, T, 3).
+    """
+    statistics = {"proprio_mean": [0.1, 0.0, -0.1], "proprio_std": [1.0, 2.0, 0.5]}
     torch.manual_seed(0)
     return randomise(
         ActionPredictor(
@@ -59,8 +64,15 @@ def predictor(*, max_frames: int = 5) -> ActionPredictor:
             depth=2,
             num_heads=2,
             max_frames=max_frames,
+            **(statistics if takes_proprio else {}),
         )
     ).eval()
+
+
+def integrator() -> LearnedIntegrator:
+    """Return a random integrator of proprio (..., 3) under actions (..., 2)."""
+    net = LearnedIntegrator(mean=[0.1, 0.0, -0.1], std=[1.0, 2.0, 0.5], action_dim=2, hidden_dim=8)
+    return randomise(net).eval().requires_grad_(False)
 
 
 def save_world_model(folder: Path) -> Path:
@@ -109,9 +121,12 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def moving_squares(
-    folder: Path, *, episodes: int, length: int, size: int, frame_skip: int = 1
+    folder: Path, *, episodes: int, length: int, size: int, frame_skip: int = 1, sensed: bool = True
 ) -> Trajectories:
-    """Write trajectories of a square that its action moves over a noisy floor, and open them."""
+    """Write trajectories of a square that its action moves over a noisy floor, and open them.
+
+    Proprio, where it is sensed, is the square's row and column.
+    """
     meta = TrajectoryMeta(
         env_id="squares",
         image_size=(size, size),
@@ -119,11 +134,13 @@ def moving_squares(
         action_low=(-1.0, -1.0),
         action_high=(1.0, 1.0),
         frame_skip=frame_skip,
+        proprio_dim=2 if sensed else 0,
     )
     rng = np.random.default_rng(0)
     with TrajectoryWriter(folder, meta) as writer:
         for _ in range(episodes):
-            writer.add(_episode(rng, length, size))
+            episode = _episode(rng, length, size)
+            writer.add(episode if sensed else episode._replace(proprio=None))
     return Trajectories.open(folder)
 
 
@@ -132,9 +149,11 @@ def _episode(rng: np.random.Generator, length: int, size: int) -> Episode:
     frames = np.broadcast_to(rng.integers(0, 60, (size, size, 3)), (length, size, size, 3)).copy()
     actions = np.repeat(rng.uniform(-1, 1, (1, 2)), length - 1, axis=0)
     place = rng.uniform(0, size - side, 2)
+    places = np.empty((length, 2), np.float32)
     for t in range(length):
+        places[t] = place
         row, column = place.round().astype(int)
         frames[t, row : row + side, column : column + side] = 220
         if t < length - 1:
             place = np.clip(place + 2 * actions[t], 0, size - side)
-    return Episode(frames.astype(np.uint8), actions.astype(np.float32))
+    return Episode(frames.astype(np.uint8), actions.astype(np.float32), places)

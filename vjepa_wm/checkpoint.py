@@ -34,14 +34,18 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     digest: str
 
+    def part(self, part: str) -> dict[str, Tensor]:
+        """The tensors of one part, under the names its module has for them."""
+        prefix = f"{part}."
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
     def load_into(self, module: nn.Module, part: str) -> None:
         """Load the tensors of one part into a module, strictly.
 
         Raises:
             CheckpointError: a tensor is missing, surplus or of another shape; all are listed.
         """
-        prefix = f"{part}."
-        own = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        own = self.part(part)
         if faults := tensor_faults(module.state_dict(), own):
             raise CheckpointError(f"the weights in {self.folder} do not fit its {CONFIG}: {faults}")
         module.load_state_dict(own, strict=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from vjepa_wm.checkpoint import Checkpoint
 from vjepa_wm.encoders.published import open_published
 from vjepa_wm.encoders.recorded import load_recorded
 from vjepa_wm.encoders.registry import load_encoder
@@ -16,6 +17,7 @@ from vjepa_wm.predictor import (
     load_predictor,
     open_world_model,
 )
+from vjepa_wm.proprio import LearnedIntegrator
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
@@ -88,6 +90,7 @@ def load_world_model(
     predictor = build_predictor(loaded)
     metric = TemporalMetric(**loaded.config["metric"])
     loaded.load_into(metric, "metric")
+    integrator = _load_integrator(loaded)
     return WorldModel(
         load_recorded(
             loaded.config["encoder"],
@@ -99,7 +102,17 @@ def load_world_model(
         predictor.to(device, resolve_dtype(dtype, device)).eval().requires_grad_(False),
         action_spec=ActionSpec(**loaded.config["action_spec"]),
         metric=metric.to(device).eval().requires_grad_(False),
+        integrate=None if integrator is None else integrator.to(device).requires_grad_(False),
     )
+
+
+def _load_integrator(loaded: Checkpoint) -> LearnedIntegrator | None:
+    """What moves proprio, where the predictor takes it; checkpoints from before have no entry."""
+    if loaded.config.get("integrator") is None:
+        return None
+    integrator = LearnedIntegrator(**loaded.config["integrator"])
+    loaded.load_into(integrator, "integrator")
+    return integrator
 
 
 def _load_vjepa2_ac(

@@ -1,7 +1,7 @@
 """The action-conditioned predictor we train, and loading of predictors by name.
 
-Shapes: B trajectories, T model steps, P tokens per frame, D latent width, A action width,
-W width of the predictor.
+Shapes: B trajectories, T model steps, P tokens per frame, D latent width, A action width, Q proprio
+width, W width of the predictor.
 """
 
 from collections.abc import Sequence
@@ -57,11 +57,11 @@ class ModulatedBlock(nn.Module):
 
 
 class ActionPredictor(FramePredictor):
-    """Block-causal transformer over frames, conditioned on actions by AdaLN.
+    """Block-causal transformer over frames, conditioned on actions and proprio by AdaLN.
 
-    Frame t is modulated by the action taken at t, and its output is the prediction of frame t + 1:
-    the input plus a learned change. The layout follows V-JEPA 2-AC (arXiv 2506.09985, section 3.1),
-    with AdaLN in place of its action tokens.
+    Frame t is modulated by the action taken at t and the proprio sensed at t, and its output is the
+    prediction of frame t + 1: the input plus a learned change. The layout follows V-JEPA 2-AC
+    (arXiv 2506.09985, section 3.1), with AdaLN in place of its action and state tokens.
 
     Args:
         latent_dim: width D of latents.
@@ -72,6 +72,8 @@ class ActionPredictor(FramePredictor):
         num_heads: attention heads per block.
         max_frames: longest sequence of input frames it is trained on; more raises.
         mlp_ratio: hidden width of the MLP as a multiple of W.
+        proprio_mean: of each of the Q entries over the training data, where it takes proprio.
+        proprio_std: their standard deviations.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class ActionPredictor(FramePredictor):
         num_heads: int,
         max_frames: int,
         mlp_ratio: float = 4.0,
+        proprio_mean: Sequence[float] | None = None,
+        proprio_std: Sequence[float] | None = None,
     ) -> None:
         if width % num_heads:
             raise SettingError(f"width {width} must be a multiple of num_heads {num_heads}")
@@ -92,16 +96,19 @@ class ActionPredictor(FramePredictor):
             latent_dim=latent_dim,
             grid=grid,
             action_dim=action_dim,
-            proprio_dim=None,
+            proprio_dim=None if proprio_mean is None else len(proprio_mean),
             num_conditions=0,
             width=width,
             max_frames=max_frames,
         )
         self.latent_embed = nn.Linear(latent_dim, width)
         self.position_embed = nn.Parameter(torch.zeros(self.num_patches, width))
-        self.action_embed = nn.Sequential(
-            nn.Linear(action_dim, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.action_embed = _condition_mlp(action_dim, width)
+        self.proprio_embed = None
+        if proprio_mean is not None:
+            self.proprio_embed = _condition_mlp(self.proprio_dim, width)
+            self.register_buffer("proprio_mean", torch.tensor(proprio_mean), persistent=False)
+            self.register_buffer("proprio_std", torch.tensor(proprio_std), persistent=False)
         self.blocks = nn.ModuleList(
             ModulatedBlock(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
@@ -119,6 +126,9 @@ class ActionPredictor(FramePredictor):
         nn.init.normal_(self.position_embed, std=0.02)
         nn.init.xavier_uniform_(self.action_embed[0].weight)
         nn.init.xavier_uniform_(self.action_embed[2].weight)
+        if self.proprio_embed is not None:  # a predictor trained without can go on with it
+            nn.init.xavier_uniform_(self.proprio_embed[0].weight)
+            nn.init.zeros_(self.proprio_embed[2].weight)
         for block in self.blocks:
             nn.init.zeros_(block.modulation.weight)
         nn.init.zeros_(self.head.weight)  # starts as copy-last-frame, the floor it has to beat
@@ -128,9 +138,14 @@ class ActionPredictor(FramePredictor):
         """The blocks, first to last."""
         return self.blocks
 
-    def _embed(self, latents: Tensor, actions: Tensor, proprio: None) -> tuple[Tensor, Tensor]:
+    def _embed(
+        self, latents: Tensor, actions: Tensor, proprio: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         dtype = self.head.weight.dtype
         condition = self.action_embed(actions.to(dtype)).unsqueeze(2)  # (B, T, 1, W)
+        if proprio is not None:
+            scaled = (proprio.float() - self.proprio_mean.float()) / self.proprio_std.float()
+            condition = condition + self.proprio_embed(scaled.to(dtype)).unsqueeze(2)
         x = self.latent_embed(latents.to(dtype)) + self.position_embed + condition
         return x, condition
 
@@ -148,6 +163,10 @@ class ActionPredictor(FramePredictor):
     def _rope(self, first: int, end: int) -> Rope:
         part = slice(first * self.num_patches, end * self.num_patches)
         return self.rope_cos[:, :, part], self.rope_sin[:, :, part]
+
+
+def _condition_mlp(in_dim: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_dim, width), nn.SiLU(), nn.Linear(width, width))
 
 
 def load_predictor(

@@ -19,12 +19,14 @@ from vjepa_wm.cli import progress, run_verb, verb
 from vjepa_wm.data.collection import CollectSettings, available_cores, collect
 from vjepa_wm.data.latents import LatentBatch, LatentCache, LatentWindows, frames_per_batch
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta
+from vjepa_wm.data.windows import WindowIndex, gather_actions
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import portable, record_encoder
 from vjepa_wm.errors import DataError, IncompleteDataError
 from vjepa_wm.files import read_json, write_json
 from vjepa_wm.metric import TemporalMetric
-from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.predictor import ActionPredictor, open_world_model
+from vjepa_wm.proprio import LearnedIntegrator, proprio_statistics
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.dynamics import (
     ACTION_RATIO_FLOOR,
@@ -33,6 +35,7 @@ from vjepa_wm.training.dynamics import (
     horizon_figures,
 )
 from vjepa_wm.training.trainer import Logs, Trainer
+from vjepa_wm.training.warm_start import start_from
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
 logger = logging.getLogger(__name__)
@@ -66,8 +69,12 @@ def main(cfg: DictConfig) -> None:
             frame_skip=trajectories.meta.frame_skip,
         ),
         metric=build_metric(cfg, encoder),
+        integrate=build_integrator(cfg, trajectories),
     )
+    if cfg.start_from is not None:
+        start_from(world_model, open_world_model(cfg.start_from, None))
     figures = {
+        **train_integrator(cfg, world_model.integrate, trajectories),
         "predictor": train_predictor(cfg, world_model, cache),
         "metric": train_metric(cfg, world_model.metric, cache),
     }
@@ -143,12 +150,48 @@ def build_predictor(
 ) -> ActionPredictor:
     """Make an untrained predictor that fits the encoder's latents and the data's actions."""
     torch.manual_seed(cfg.trainer.seed)
-    return ActionPredictor(
-        latent_dim=encoder.latent_shape[1],
-        grid=encoder.grid,
-        action_dim=trajectories.meta.action_dim,
+    return ActionPredictor(**predictor_settings(cfg, encoder, trajectories)).to(cfg.device)
+
+
+def predictor_settings(
+    cfg: DictConfig, encoder: FrozenEncoder, trajectories: Trajectories
+) -> dict[str, object]:
+    """Everything that makes the predictor again, as it is recorded in the checkpoint."""
+    mean, std = statistics(cfg, trajectories)
+    return {
+        "latent_dim": encoder.latent_shape[1],
+        "grid": encoder.grid,
+        "action_dim": trajectories.meta.action_dim,
+        "proprio_mean": mean,
+        "proprio_std": std,
         **cfg.predictor,
-    ).to(cfg.device)
+    }
+
+
+def statistics(
+    cfg: DictConfig, trajectories: Trajectories
+) -> tuple[list[float], list[float]] | tuple[None, None]:
+    """Mean and standard deviation of the proprio, where it is wanted and was recorded."""
+    if not (cfg.proprio and trajectories.meta.proprio_dim):
+        return None, None
+    shards = [torch.from_numpy(shard.copy()) for shard in trajectories.proprio.shards]
+    return proprio_statistics(torch.cat(shards))
+
+
+def integrator_settings(cfg: DictConfig, trajectories: Trajectories) -> dict[str, object] | None:
+    """Everything that makes the integrator again; None without proprio."""
+    mean, std = statistics(cfg, trajectories)
+    if mean is None:
+        return None
+    action_dim = trajectories.meta.action_dim
+    return {"mean": mean, "std": std, "action_dim": action_dim, **cfg.integrator}
+
+
+def build_integrator(cfg: DictConfig, trajectories: Trajectories) -> LearnedIntegrator | None:
+    """Make an untrained integrator that fits the data's proprio and actions, where it is used."""
+    torch.manual_seed(cfg.integrator_trainer.seed)
+    settings = integrator_settings(cfg, trajectories)
+    return None if settings is None else LearnedIntegrator(**settings).to(cfg.device)
 
 
 def build_metric(cfg: DictConfig, encoder: FrozenEncoder) -> TemporalMetric:
@@ -173,7 +216,9 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
     validation = held_out.sample(np.random.default_rng(0), cfg.validation_windows)
 
     def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return objective(*draw(train_windows, rng, trainer.batch_size, device=cfg.device), share)
+        latents, actions, proprio = draw(train_windows, rng, trainer.batch_size, device=cfg.device)
+        sensed = proprio if world_model.takes_proprio else None
+        return objective(latents, actions, sensed, share=share)
 
     def validate() -> Logs:
         return validation_figures(
@@ -198,11 +243,15 @@ def validation_figures(
     """Open-loop errors on held-out windows, as many at a time as memory allows."""
     window_bytes = 4 * batch.latents[0].numel()
     rows = max(2, VALIDATION_BYTES // window_bytes)
-    chunks = zip(batch.latents.split(rows), batch.actions.split(rows), strict=True)
+    chunks = zip(*(part.split(rows) for part in batch[:3]), strict=True)
     sums: dict[str, Tensor] = {}
-    for latents, actions in chunks:
+    for latents, actions, proprio in chunks:
         errors = horizon_errors(
-            world_model, latents.to(device).float(), actions.to(device), context_len=context_len
+            world_model,
+            latents.to(device).float(),
+            actions.to(device),
+            proprio.to(device) if world_model.takes_proprio else None,
+            context_len=context_len,
         )
         for name, row in errors.items():
             share = len(latents) / len(batch.latents)
@@ -210,15 +259,55 @@ def validation_figures(
     return horizon_figures(sums)
 
 
+def train_integrator(
+    cfg: DictConfig, integrator: LearnedIntegrator | None, trajectories: Trajectories
+) -> dict[str, Logs]:
+    """Train the integrator, where there is one; returns its figures under its name."""
+    if integrator is None:
+        return {}
+    trainer: Trainer = instantiate(cfg.integrator_trainer)
+    train_index, held_out = (
+        WindowIndex(
+            trajectories.lengths, num_frames=cfg.predictor.max_frames + 1, episodes=episodes
+        )
+        for episodes in trajectories.split()
+    )
+
+    def draw_motion(
+        index: WindowIndex, rng: np.random.Generator, count: int
+    ) -> tuple[Tensor, Tensor]:
+        frames = index.sample(rng, count)
+        actions = gather_actions(trajectories.actions, frames, stride=1)
+        proprio = torch.from_numpy(trajectories.proprio.gather(frames))
+        return proprio.to(cfg.device), torch.from_numpy(actions).to(cfg.device)
+
+    proprio, actions = draw_motion(held_out, np.random.default_rng(0), cfg.validation_windows)
+
+    def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        del share  # the objective does not change over the run
+        return integrator.errors(*draw_motion(train_index, rng, trainer.batch_size)).mean(), {}
+
+    def validate() -> Logs:
+        still = (proprio[:, 1:] - proprio[:, :1]).abs() / integrator.std
+        rolled = integrator.errors(proprio, actions)
+        return {"held_out_error": float(rolled.mean()), "copy_error": float(still.mean())}
+
+    folder = Path(cfg.out) / "integrator"
+    figures = trainer.fit(
+        integrator, loss, folder=folder, validate=validate, select="held_out_error"
+    )
+    return {"integrator": figures}
+
+
 def train_metric(cfg: DictConfig, metric: TemporalMetric, cache: LatentCache) -> Logs:
     """Train the temporal metric on the same trajectories; returns the figures of the state kept."""
     trainer: Trainer = instantiate(cfg.metric_trainer)
     train_windows, held_out = split_windows(cache, num_frames=cfg.metric_frames)
-    validation, _ = draw(held_out, np.random.default_rng(0), 32, device=cfg.device)
+    validation, _, _ = draw(held_out, np.random.default_rng(0), 32, device=cfg.device)
 
     def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         del share  # the objective does not change over the run
-        latents, _ = draw(train_windows, rng, trainer.batch_size, device=cfg.device)
+        latents, _, _ = draw(train_windows, rng, trainer.batch_size, device=cfg.device)
         return metric.loss(latents)
 
     def validate() -> Logs:
@@ -241,31 +330,29 @@ def split_windows(cache: LatentCache, *, num_frames: int) -> tuple[LatentWindows
 
 def draw(
     windows: LatentWindows, rng: np.random.Generator, batch_size: int, *, device: str
-) -> tuple[Tensor, Tensor]:
-    """Draw latents (B, T, P, D) float32 and actions (B, T - 1, A)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw latents (B, T, P, D) float32, actions (B, T - 1, A) and proprio (B, T, Q)."""
     batch = windows.sample(rng, batch_size)
-    return batch.latents.to(device).float(), batch.actions.to(device)
+    return batch.latents.to(device).float(), batch.actions.to(device), batch.proprio.to(device)
 
 
 def save_world_model(
     cfg: DictConfig, world_model: WorldModel, trajectories: Trajectories, figures: dict[str, Logs]
 ) -> None:
-    """Write predictor and metric with everything needed to load and to judge them."""
+    """Write predictor, metric and integrator with everything needed to load and to judge them."""
     encoder = world_model.encoder
     parts: dict[str, nn.Module] = {
         "predictor": world_model.predictor,
         "metric": world_model.metric,
     }
+    if world_model.integrate is not None:
+        parts["integrator"] = world_model.integrate
     config = {
         "kind": "world_model",
         "name": cfg.env.name,
         "env_id": cfg.env.id,
-        "predictor": {
-            "latent_dim": encoder.latent_shape[1],
-            "grid": encoder.grid,
-            "action_dim": trajectories.meta.action_dim,
-            **cfg.predictor,
-        },
+        "predictor": predictor_settings(cfg, encoder, trajectories),
+        "integrator": integrator_settings(cfg, trajectories),
         "metric": {
             "latent_dim": encoder.latent_shape[1],
             "num_patches": encoder.latent_shape[0],

@@ -31,10 +31,12 @@ class MovingWorld(nn.Module):
         self.gain = hears * (torch.arange(3) >= still_tokens).unsqueeze(1)
         self.max_frames = 5
 
-    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, actions: Tensor, proprio: None = None) -> Tensor:
         return latents + self.gain * actions.unsqueeze(2) + self.error
 
-    def rollout(self, context: Tensor, past_actions: Tensor, actions: Tensor) -> Tensor:
+    def rollout(
+        self, context: Tensor, past_actions: Tensor, actions: Tensor, proprio: None = None
+    ) -> Tensor:
         frames, last = [], context[:, None, -1]
         for t in range(actions.shape[2]):
             last = self(last, actions[:, :, t])
@@ -54,7 +56,7 @@ def windows(*, speed: float = 1.0, still_tokens: int = 0) -> tuple[Tensor, Tenso
 
 
 def loss_of(world: nn.Module, batch: tuple, *, share: float = 1.0, **options: float) -> tuple:
-    return DynamicsLoss(world, **{**PLAIN, **options})(*batch, share)
+    return DynamicsLoss(world, **{**PLAIN, **options})(*batch, share=share)
 
 
 def test_a_perfect_world_has_no_loss() -> None:

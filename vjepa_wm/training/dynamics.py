@@ -1,6 +1,6 @@
 """Losses and validation of the action-conditioned predictor.
 
-Shapes: B windows, T frames, P tokens, D latent width, A action width.
+Shapes: B windows, T frames, P tokens, D latent width, A action width, Q proprio width.
 """
 
 import torch
@@ -53,11 +53,12 @@ class DynamicsLoss:
         self.change_weight = change_weight
 
     def __call__(
-        self, latents: Tensor, actions: Tensor, share: float
+        self, latents: Tensor, actions: Tensor, proprio: Tensor | None = None, *, share: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss on windows of latents (B, T, P, D) and actions (B, T - 1, A).
 
-        `share` is the share of the budget that is spent.
+        Proprio is (B, T, Q), where the predictor takes it; `share` is the share of the budget that
+        is spent.
 
         Raises:
             SettingError: the windows are too short for the rollout term.
@@ -69,23 +70,29 @@ class DynamicsLoss:
                 f"{self.rollout_steps + 1} frames, got {latents.shape[1]}"
             )
         weights = self._token_weights(inputs, targets)
-        predicted = self.predictor(inputs, actions)
+        sensed = None if proprio is None else proprio[:, :-1]
+        predicted = self.predictor(inputs, actions, sensed)
         forced_loss = _weighted_l1(predicted, targets, weights)
         parts = {"forced_loss": forced_loss}
         loss = forced_loss
         if self.rollout_steps > 1 and share >= self.rollout_from:
-            rollout_loss = self._rollout_loss(predicted, latents, actions, weights)
+            rollout_loss = self._rollout_loss(predicted, latents, actions, sensed, weights)
             parts["rollout_loss"] = rollout_loss
             loss = loss + self.rollout_weight * rollout_loss
         return loss, parts
 
     def _rollout_loss(
-        self, predicted: Tensor, latents: Tensor, actions: Tensor, weights: Tensor
+        self,
+        predicted: Tensor,
+        latents: Tensor,
+        actions: Tensor,
+        sensed: Tensor | None,
+        weights: Tensor,
     ) -> Tensor:
         terms = []
         for j in range(1, self.rollout_steps):
             own = torch.cat([latents[:, :1], predicted[:, :-1].detach()], dim=1)
-            predicted = self.predictor(own, actions)
+            predicted = self.predictor(own, actions, sensed)
             terms.append(_weighted_l1(predicted[:, j:], latents[:, j + 1 :], weights[:, j:]))
         return torch.stack(terms).mean()
 
@@ -101,7 +108,12 @@ def _weighted_l1(predicted: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def horizon_errors(
-    world_model: WorldModel, latents: Tensor, actions: Tensor, *, context_len: int
+    world_model: WorldModel,
+    latents: Tensor,
+    actions: Tensor,
+    proprio: Tensor | None = None,
+    *,
+    context_len: int,
 ) -> dict[str, Tensor]:
     """Open-loop L1 error per horizon, beside its floors.
 
@@ -109,6 +121,7 @@ def horizon_errors(
         world_model: rolls out.
         latents: true windows (B, T, P, D).
         actions: (B, T - 1, A).
+        proprio: (B, T, Q), where the world model takes it; only that of observed frames is used.
         context_len: observed frames C; the T - C others are predicted.
 
     Returns:
@@ -117,12 +130,13 @@ def horizon_errors(
     """
     context, future = latents[:, :context_len], latents[:, context_len:]
     past, plan = actions[:, : context_len - 1], actions[:, context_len - 1 :]
+    sensed = None if proprio is None else proprio[:, :context_len]
 
     def error(imagined: Tensor) -> Tensor:
         return (imagined - future).abs().mean(dim=(0, 2, 3))
 
     def imagine(plan: Tensor) -> Tensor:
-        return world_model.rollout(context, past, plan.unsqueeze(1)).squeeze(1)
+        return world_model.rollout(context, past, plan.unsqueeze(1), sensed).squeeze(1)
 
     return {
         "true": error(imagine(plan)),

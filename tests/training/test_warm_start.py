@@ -1,0 +1,61 @@
+"""Training that starts from a world model goes on where that one was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from vjepa_wm.checkpoint import load_checkpoint
+from vjepa_wm.errors import CheckpointError
+from vjepa_wm.loading import load_world_model
+from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.predictor import ActionPredictor
+from vjepa_wm.proprio import LearnedIntegrator
+from vjepa_wm.training.warm_start import start_from
+from vjepa_wm.world_model import WorldModel
+
+STATISTICS = {"proprio_mean": [0.0, 1.0], "proprio_std": [1.0, 2.0]}
+
+
+def fresh(loaded, **changes: object) -> WorldModel:
+    """Return a world model as train_ac builds it, untrained, on the encoder of a checkpoint."""
+    torch.manual_seed(1)
+    integrate = LearnedIntegrator(mean=[0.0, 1.0], std=[1.0, 2.0], action_dim=2, hidden_dim=4)
+    settings = {**loaded.config["predictor"], **changes}
+    trained = load_world_model(loaded.folder, dtype="fp32")
+    return WorldModel(
+        trained.encoder,
+        ActionPredictor(**settings),
+        action_spec=trained.action_spec,
+        metric=TemporalMetric(**loaded.config["metric"]),
+        integrate=integrate if "proprio_mean" in settings else None,
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, STATISTICS], ids=["as it was", "with proprio"])
+def test_it_predicts_what_it_started_from_predicts(tmp_path: Path, changes: dict) -> None:
+    """Proprio that is new changes nothing before the first step."""
+    folder = tiny.save_world_model(tmp_path)
+    world_model = fresh(load_checkpoint(folder), **changes)
+    start_from(world_model, load_checkpoint(folder))
+    wanted = load_world_model(folder, dtype="fp32")
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 3, 4, 24, generator=generator)
+    actions = torch.randn(2, 3, 2, generator=generator)
+    proprio = torch.randn(2, 3, 2, generator=generator) if changes else None
+    torch.testing.assert_close(
+        world_model.next(latents, actions, proprio), wanted.next(latents, actions)
+    )
+    torch.testing.assert_close(world_model.metric.embed(latents), wanted.metric.embed(latents))
+
+
+def test_another_encoder_or_size_is_refused(tmp_path: Path) -> None:
+    folder = tiny.save_world_model(tmp_path)
+    loaded = load_checkpoint(folder)
+    with pytest.raises(CheckpointError, match=r"cannot start the predictor .* missing blocks"):
+        start_from(fresh(loaded, depth=3), loaded)
+    loaded.config["encoder"]["digest"] = "another"
+    with pytest.raises(CheckpointError, match="latents of encoder another"):
+        start_from(fresh(loaded), loaded)

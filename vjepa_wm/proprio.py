@@ -1,0 +1,95 @@
+"""How an action moves the robot's own sensing (proprio), learned from trajectories.
+
+Planning needs the proprio of imagined steps. What a robot senses of itself follows from itself and
+its action almost alone, so a small network on those two does, without any latents; where the world
+pushes back, its error shows in `held_out_error`.
+
+Shapes: B windows, T model steps, Q proprio width, A action width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vjepa_wm.errors import SettingError
+
+FARTHEST = 20.0  # standard deviations from the mean that proprio may be before units are suspected
+
+
+class LearnedIntegrator(nn.Module):
+    """Moves proprio by an action: a residual MLP, fitted to rollouts; what a `WorldModel` needs.
+
+    Args:
+        mean: of each entry over the trajectories, Q numbers.
+        std: standard deviation of each entry.
+        action_dim: width A of actions.
+        hidden_dim: width of the two hidden layers.
+    """
+
+    def __init__(
+        self, *, mean: Sequence[float], std: Sequence[float], action_dim: int, hidden_dim: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.net = nn.Sequential(
+            nn.Linear(len(mean) + action_dim, hidden_dim),
+            nn.SiLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.SiLU(),
+            nn.Linear(hidden_dim, len(mean)),
+        )
+
+    def forward(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """Move proprio (..., Q) by actions (..., A), both in the units of the trajectories."""
+        scaled = (proprio - self.mean) / self.std
+        return proprio + self.std * self.net(torch.cat([scaled, actions], dim=-1)).float()
+
+    def rollout(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """Move proprio (..., Q) along actions (..., T, A): (..., T, Q) after each of them."""
+        moved = []
+        for action in actions.unbind(dim=-2):
+            proprio = self(proprio, action)
+            moved.append(proprio)
+        return torch.stack(moved, dim=-2)
+
+    def check(self, proprio: Tensor) -> None:
+        """Refuse proprio (..., Q) that cannot be of the same robot in the same units.
+
+        Raises:
+            SettingError: another width, not finite, or far outside the trajectories.
+        """
+        if proprio.shape[-1] != len(self.mean):
+            raise SettingError(
+                f"proprio: wanted {len(self.mean)} numbers per frame, got {tuple(proprio.shape)}"
+            )
+        # Also true of NaN, which no comparison is
+        far = ~(((proprio - self.mean) / self.std).abs() <= FARTHEST)
+        if far.any():
+            entry = int(far.flatten(0, -2).any(dim=0).nonzero()[0])
+            worst = proprio[..., entry][far[..., entry]][0]
+            raise SettingError(
+                f"proprio: entry {entry} is {float(worst):.4g}, in the trajectories it was "
+                f"{float(self.mean[entry]):.4g} +- {float(self.std[entry]):.4g}: other units, or "
+                "another robot?"
+            )
+
+    def errors(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """Absolute errors of a rollout, in standard deviations.
+
+        Args:
+            proprio: true (B, T, Q).
+            actions: (B, T - 1, A).
+
+        Returns:
+            (B, T - 1, Q), from the first frame on without looking again.
+        """
+        rolled = self.rollout(proprio[:, 0], actions)
+        return ((rolled - proprio[:, 1:]) / self.std).abs()
+
+
+def proprio_statistics(proprio: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each entry (F, Q); entries that never change get 1."""
+    std = proprio.std(dim=0)
+    return proprio.mean(dim=0).tolist(), torch.where(std > 1e-6, std, 1.0).tolist()
