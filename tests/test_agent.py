@@ -1,6 +1,7 @@
 """The agent in a world it can see through: a bright dot on a dark image, moved by the action."""
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -33,21 +34,20 @@ class DotWorld(nn.Module):
         position = torch.stack([bright // SIDE, bright % SIDE], dim=-1).float()
         return position.unsqueeze(-2)  # (B, T, 1, 2)
 
-    def costs(
-        self,
-        context: Tensor,
-        past_actions: Tensor,
-        actions: Tensor,
-        proprio: Tensor | None,
-        *,
-        goal: Tensor,
-        cost: object,
-    ) -> Tensor:
-        del cost, proprio
+    def observe(self, context: Tensor, past_actions: Tensor, proprio: None) -> "DotImagination":
         self.planned_for.append(len(context))
         self.contexts.append((context.shape[1], past_actions.shape[1]))
-        step = STEP * self.action_spec.frame_skip
-        path = context[:, -1].unsqueeze(1) + step * actions.cumsum(2)  # (B, N, T, 2)
+        return DotImagination(context[:, -1], STEP * self.action_spec.frame_skip)
+
+
+class DotImagination(NamedTuple):
+    """What it imagines from: positions (B, 1, 2), and how far an action moves them."""
+
+    position: Tensor
+    step: float
+
+    def costs(self, actions: Tensor, *, goal: Tensor, cost: object) -> Tensor:
+        path = self.position.unsqueeze(1) + self.step * actions.cumsum(2)  # (B, N, T, 2)
         return (path - goal.unsqueeze(1)).norm(dim=-1).mean(-1)
 
 

@@ -9,7 +9,7 @@ from vjepa_wm.encoders.frozen import FrozenEncoder, layer_norm
 from vjepa_wm.nn.blocks import attend
 from vjepa_wm.poses import PoseIntegrator
 from vjepa_wm.token_predictor import TokenPredictor, attend_frames
-from vjepa_wm.world_model import ActionSpec, WorldModel
+from vjepa_wm.world_model import ActionSpec, Imagination, WorldModel
 
 TOLERANCE = 1e-4
 GOLDEN = golden_files.load("vjepa2_ac_predictor")
@@ -96,7 +96,7 @@ def test_cached_rollout_agrees_with_the_published_code() -> None:
     frames, poses, actions = golden_rollout()
     candidates = torch.stack([actions.flip(1), actions], dim=1)
     # The golden states are normal draws: the gripper of one is outside what a user may pass
-    imagined = world._rollout(frames, actions[:, :0], candidates, poses)
+    imagined = Imagination(world, frames, actions[:, :0], poses).rollout(candidates)
     assert (imagined[:, 1] - GOLDEN.outputs["rollout_tokens"]).abs().max() <= TOLERANCE
     assert (imagined[:, 0] - imagined[:, 1]).abs().max() > 0.01
 

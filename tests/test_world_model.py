@@ -121,7 +121,7 @@ def test_costs_do_not_depend_on_the_memory(rows: int) -> None:
 
     context, past, actions = problem(2)
     wanted = distance(model.rollout(context, past, actions), goal)
-    model.memory_mb = (rows + 0.5) * HORIZON * model._bytes_per_frame() / 2**20
+    model.memory_mb = (rows + 0.5) * HORIZON * model.predictor.bytes_per_frame / 2**20
     costs = model.costs(context, past, actions, goal=goal, cost=cost)
     torch.testing.assert_close(costs, wanted, **CLOSE)
     assert sum(sizes) == 12

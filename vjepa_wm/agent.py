@@ -190,10 +190,9 @@ class MPCAgent:
         if self.world_model.takes_proprio:
             proprio = torch.stack([torch.stack(slot.proprio) for slot in slots])
         goal = self.goal[env_ids]
+        imagination = self.world_model.observe(context, past_actions, proprio)
         plan = self.planner.plan(
-            lambda actions: self.world_model.costs(
-                context, past_actions, actions, proprio, goal=goal, cost=self.cost
-            ),
+            lambda actions: imagination.costs(actions, goal=goal, cost=self.cost),
             low=torch.tensor(spec.low, device=self.device),
             high=torch.tensor(spec.high, device=self.device),
             batch_size=len(slots),

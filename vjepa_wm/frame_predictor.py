@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vjepa_wm.errors import SettingError
-from vjepa_wm.nn.kv_cache import KVCache
+from vjepa_wm.nn.kv_cache import KVCache, Past
 from vjepa_wm.nn.rope import Rope
 
 
@@ -20,7 +20,7 @@ class FramePredictor(nn.Module, ABC):
 
     The output at t is the prediction of frame t + 1, layer-normed as latents are. A subclass says
     how a frame with its action (and proprio) becomes tokens, how its blocks run, and what comes
-    out; that `forward`, `prefill` and `step` agree is settled here, once.
+    out; that `forward`, `observe` and `step` agree is settled here, once.
 
     Args:
         latent_dim: width D of latents.
@@ -99,6 +99,25 @@ class FramePredictor(nn.Module, ABC):
         x = self._through_blocks(x, condition, rope, [None] * len(self.layers))
         return self._output(latents, x)
 
+    def observe(self, latents: Tensor, actions: Tensor, proprio: Tensor | None = None) -> Past:
+        """Compute the keys and values of the observed past, once per problem.
+
+        Args:
+            latents: (B, C, P, D) past frames; C may be 0, and then nothing is computed.
+            actions: (B, C, A) the actions taken at them.
+            proprio: (B, C, Q) at them, where the predictor takes it.
+
+        Returns:
+            What `step` attends to beside its own frames, for any number of candidates.
+        """
+        self._check(latents, actions, proprio, first=0)
+        if latents.shape[1] == 0:
+            return Past((None,) * len(self.layers))
+        x, condition = self._embed(latents, actions, proprio)
+        recorders = [_Recorder() for _ in self.layers]
+        self._through_blocks(x, condition, self._rope(0, latents.shape[1]), recorders)
+        return Past(tuple((recorder.keys, recorder.values) for recorder in recorders))
+
     def prefill(
         self,
         latents: Tensor,
@@ -108,27 +127,17 @@ class FramePredictor(nn.Module, ABC):
         max_frames: int,
         copies: int,
     ) -> list[KVCache]:
-        """Compute the keys and values of the observed past, once per problem.
+        """Observe, and begin to imagine: the caches that `step` takes, one per block.
 
         Args:
-            latents: (B, C, P, D) past frames; C may be 0.
-            actions: (B, C, A) the actions taken at them.
-            proprio: (B, C, Q) at them, where the predictor takes it.
+            latents: (B, C, P, D), as the actions and the proprio those of `observe`.
+            actions: (B, C, A).
+            proprio: (B, C, Q).
             max_frames: how many frames the caches must hold in the end.
-            copies: candidates per problem that will share this past.
-
-        Returns:
-            One cache per block, for B * copies rows.
+            copies: candidates per problem that share this past; the steps' rows are B * copies.
         """
-        self._check(latents, actions, proprio, first=0)
-        x, condition = self._embed(latents, actions, proprio)
-        recorders = [_Recorder() for _ in self.layers]
-        self._through_blocks(x, condition, self._rope(0, latents.shape[1]), recorders)
-        max_tokens = max_frames * self.tokens_per_frame
-        return [
-            KVCache(recorder.keys, recorder.values, max_tokens=max_tokens, copies=copies)
-            for recorder in recorders
-        ]
+        past = self.observe(latents, actions, proprio)
+        return past.caches(max_tokens=max_frames * self.tokens_per_frame, copies=copies)
 
     def step(
         self,
@@ -191,6 +200,8 @@ class FramePredictor(nn.Module, ABC):
 
 class _Recorder:
     """Stands in for a cache while the past is computed, and keeps its keys and values."""
+
+    past = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         self.keys, self.values = keys, values

@@ -49,11 +49,11 @@ class ModulatedBlock(nn.Module):
     ) -> Tensor:
         """Map frames (B, T, P, W) to (B, T, P, W) under a condition per frame (B, T, 1, W)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, dim=-1)
-        h = (self.norm1(x) * (1 + scale1) + shift1).flatten(1, 2)  # (B, T * P, W)
+        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1).flatten(1, 2)  # (B, T * P, W)
         h = self.attn(h, rope, mask=mask, cache=cache).unflatten(1, x.shape[1:3])
-        x = x + (1 + gate1) * h
-        h = self.norm2(x) * (1 + scale2) + shift2
-        return x + (1 + gate2) * self.mlp(h)
+        x = torch.addcmul(x, 1 + gate1, h)
+        h = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
+        return torch.addcmul(x, 1 + gate2, self.mlp(h))
 
 
 class ActionPredictor(FramePredictor):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vjepa_wm.encoders.frozen import layer_norm
 from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import Cache, FramePredictor
-from vjepa_wm.nn.blocks import NORM_EPS, Block, attend, init_transformer
+from vjepa_wm.nn.blocks import NORM_EPS, Block, attend, attend_past, init_transformer
 from vjepa_wm.nn.rope import Rope, grid_positions, rope_3d
 
 MLP_RATIO = 4.0
@@ -28,9 +28,14 @@ class FrameCausalBlock(Block):
         """Map frames (B, T, S, W) to (B, T, S, W)."""
         frames = x.shape[1:3]
         query, key, value = self.attn.project(self.norm1(x).flatten(1, 2), rope)
+        past = None
         if cache is not None:
             key, value = cache.append(key, value)
-        h = attend_frames(query, key, value, tokens_per_frame=frames[1])
+            past = cache.past
+        if past is None:
+            h = attend_frames(query, key, value, tokens_per_frame=frames[1])
+        else:  # one frame, which sees all
+            h = attend_past(query, key, value, past)
         x = x + self.attn.proj(h.transpose(1, 2).flatten(2)).unflatten(1, frames)
         return x + self.mlp(self.norm2(x))
 

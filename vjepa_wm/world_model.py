@@ -16,6 +16,8 @@ from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
 
+CPU_TOKENS_AT_ONCE = 256  # per thread: what passes from layer to layer stays in its cache
+
 LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
 
 
@@ -57,8 +59,8 @@ class WorldModel(nn.Module):
         action_spec: the actions it understands.
         metric: counts model steps between latents, if one was trained.
         integrate: moves the observed proprio along candidates, where the predictor takes proprio.
-        memory_mb: working memory of a rollout in megabytes; candidates are imagined in chunks that
-            fit. Results do not depend on it.
+        memory_mb: most working memory of a rollout in megabytes; candidates are imagined in chunks
+            that fit. Results do not depend on it.
 
     Raises:
         SettingError: the predictor takes proprio and nothing integrates it, or the reverse.
@@ -129,31 +131,17 @@ class WorldModel(nn.Module):
             SettingError: C - 1 + T frames are more than the predictor was trained on, or proprio is
                 missing, not wanted, or in other units than wanted.
         """
-        self._check_proprio(proprio)
-        return self._rollout(context, past_actions, actions, proprio)
+        return self.observe(context, past_actions, proprio).rollout(actions)
 
-    def _rollout(
-        self, context: Tensor, past_actions: Tensor, actions: Tensor, proprio: Tensor | None
-    ) -> Tensor:
-        batch, candidates, horizon = actions.shape[:3]
-        caches = self.predictor.prefill(
-            context[:, :-1],
-            past_actions,
-            None if proprio is None else proprio[:, :-1],
-            max_frames=context.shape[1] - 1 + horizon,
-            copies=candidates,
-        )
-        latents = context[:, -1].repeat_interleave(candidates, dim=0)  # (B * N, P, D)
-        if proprio is not None:
-            proprio = proprio[:, -1].repeat_interleave(candidates, dim=0)  # (B * N, Q)
-        flat_actions = actions.flatten(0, 1)
-        imagined = []
-        for t in range(horizon):
-            latents = self.predictor.step(latents, flat_actions[:, t], caches, proprio)
-            if proprio is not None:
-                proprio = self.integrate(proprio, flat_actions[:, t])
-            imagined.append(latents)
-        return torch.stack(imagined, dim=1).unflatten(0, (batch, candidates))
+    def observe(
+        self, context: Tensor, past_actions: Tensor, proprio: Tensor | None = None
+    ) -> "Imagination":
+        """Compute what was observed, once; any number of candidates are imagined from it.
+
+        The arguments and errors are those of `rollout`; gradients do not flow to them.
+        """
+        self._check_proprio(proprio)
+        return Imagination(self, context, past_actions, proprio)
 
     def _check_proprio(self, proprio: Tensor | None) -> None:
         """Check the units here, once: waiting for a GPU in every step would be slow."""
@@ -181,39 +169,100 @@ class WorldModel(nn.Module):
 
         Goals are latents (B, P, D), or whatever else the cost wants of them (`vjepa_wm.costs`).
         Where actions require gradients these flow back to them; then all chunks are in memory.
-        The other arguments are those of `rollout`.
+        The other arguments are those of `rollout`. To score several times from the same past, as
+        planners do, call `observe` once and its `costs` each time.
         """
-        self._check_proprio(proprio)
+        imagination = self.observe(context, past_actions, proprio)
+        return imagination.costs(actions, goal=goal, cost=cost)
+
+    def rows_at_once(self, horizon: int) -> int:
+        """How many candidates to imagine at once: what fits the memory, on a CPU its caches too."""
+        net = self.predictor
+        rows = int(self.memory_mb * 2**20 / (horizon * net.bytes_per_frame))
+        if next(net.parameters()).device.type == "cpu":
+            tokens = CPU_TOKENS_AT_ONCE * torch.get_num_threads()
+            rows = min(rows, -(-tokens // net.tokens_per_frame))
+        return max(1, rows)
+
+
+class Imagination:
+    """What candidates are imagined from: an observed past, computed when this is made.
+
+    All candidates share it, however many times and in however many chunks they are scored.
+
+    Args:
+        world_model: imagines; its `observe` makes these, and checks the proprio before.
+        context: latents of the last observed frames (B, C, P, D).
+        past_actions: the actions between them (B, C - 1, A).
+        proprio: observed at the frames of the context (B, C, Q), where the predictor takes it.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        context: Tensor,
+        past_actions: Tensor,
+        proprio: Tensor | None,
+    ) -> None:
+        self.world_model = world_model
+        self.latents = context[:, -1]  # (B, P, D)
+        self.proprio = None if proprio is None else proprio[:, -1]  # (B, Q)
+        with torch.no_grad():
+            self.past = world_model.predictor.observe(
+                context[:, :-1], past_actions, None if proprio is None else proprio[:, :-1]
+            )
+
+    @torch.no_grad()
+    def rollout(self, actions: Tensor) -> Tensor:
+        """Imagine candidates (B, N, T, A); returns latents (B, N, T, P, D)."""
+        everything = slice(None)
+        return self._rollout(everything, actions, self._moved(everything, actions))
+
+    def costs(self, actions: Tensor, *, goal: Tensor | Goal, cost: LatentCost) -> Tensor:
+        """Score candidates (B, N, T, A) against goals; returns (B, N). See `WorldModel.costs`."""
         batch, candidates, horizon = actions.shape[:3]
-        rows = max(1, int(self.memory_mb * 2**20 / (horizon * self._bytes_per_frame())))
+        rows = self.world_model.rows_at_once(horizon)
         problems = max(1, rows // candidates)
         rows_of = []
         for b in range(0, batch, problems):
             part = slice(b, b + problems)
-            observed = None if proprio is None else proprio[part]
             columns = [
-                score(
-                    cost,
-                    self._rollout(context[part], past_actions[part], chunk, observed),
-                    goal[part],
-                    actions=chunk,
-                    proprio=self._moved(observed, chunk),
-                )
+                self._score(part, chunk, goal[part], cost)
                 for chunk in actions[part].split(min(candidates, rows), dim=1)
             ]
             rows_of.append(torch.cat(columns, dim=1))
         return torch.cat(rows_of, dim=0)
 
-    def _moved(self, proprio: Tensor | None, actions: Tensor) -> Tensor | None:
-        """Integrate the last observed proprio along candidates: (B, N, T, Q)."""
-        if proprio is None:
-            return None
-        now = proprio[:, -1:].expand(-1, actions.shape[1], -1)
-        moved = []
-        for action in actions.unbind(dim=2):
-            now = self.integrate(now, action)
-            moved.append(now)
-        return torch.stack(moved, dim=2)
+    def _score(
+        self, problems: slice, actions: Tensor, goal: Tensor | Goal, cost: LatentCost
+    ) -> Tensor:
+        proprio = self._moved(problems, actions)
+        latents = self._rollout(problems, actions, proprio)
+        moved = None if proprio is None else proprio[:, :, 1:]
+        return score(cost, latents, goal, actions=actions, proprio=moved)
 
-    def _bytes_per_frame(self) -> int:
-        return self.predictor.bytes_per_frame
+    def _rollout(self, problems: slice, actions: Tensor, proprio: Tensor | None) -> Tensor:
+        """Imagine candidates of some problems, with their proprio (B, N, 1 + T, Q)."""
+        net = self.world_model.predictor
+        batch, candidates, horizon = actions.shape[:3]
+        caches = self.past[problems].caches(
+            max_tokens=self.past.length + horizon * net.tokens_per_frame, copies=candidates
+        )
+        latents = self.latents[problems].repeat_interleave(candidates, dim=0)  # (B * N, P, D)
+        actions = actions.flatten(0, 1)
+        proprio = None if proprio is None else proprio.flatten(0, 1)
+        imagined = []
+        for t in range(horizon):
+            now = None if proprio is None else proprio[:, t]
+            latents = net.step(latents, actions[:, t], caches, now)
+            imagined.append(latents)
+        return torch.stack(imagined, dim=1).unflatten(0, (batch, candidates))
+
+    def _moved(self, problems: slice, actions: Tensor) -> Tensor | None:
+        """Integrate the last observed proprio along candidates: (B, N, 1 + T, Q), itself first."""
+        if self.proprio is None:
+            return None
+        moved = [self.proprio[problems].unsqueeze(1).expand(-1, actions.shape[1], -1)]
+        for action in actions.unbind(dim=2):
+            moved.append(self.world_model.integrate(moved[-1], action))
+        return torch.stack(moved, dim=2)

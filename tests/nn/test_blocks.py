@@ -12,6 +12,7 @@ from vjepa_wm.nn.blocks import (
     Attention,
     Block,
     attend,
+    attend_past,
     init_transformer,
 )
 from vjepa_wm.nn.kv_cache import KVCache
@@ -87,9 +88,42 @@ def test_attention_with_a_cache_is_attention_over_all() -> None:
     cos, sin = rope
     first = (cos[:, :, :5], sin[:, :, :5])
     _, key, value = attention.project(x[:, :5], first)
-    cache = KVCache(key, value, max_tokens=6)
+    cache = KVCache((key, value), max_tokens=6)
     last = attention(x[:, 5:], (cos[:, :, 5:], sin[:, :, 5:]), cache=cache)
     torch.testing.assert_close(last, whole[:, 5:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("past", [3, MAX_PLAIN_TOKENS_BF16])
+@pytest.mark.parametrize("copies", [1, 4])
+def test_a_shared_past_is_as_if_each_candidate_had_its_own(
+    dtype: torch.dtype, past: int, copies: int
+) -> None:
+    """Of two problems, whichever kernel is taken."""
+    rows = [heads(5, seed=i).detach().to(dtype).repeat(copies, 1, 1, 1) for i in range(3)]
+    rows = [row + torch.randn_like(row) for row in rows]
+    shared = tuple(heads(past, seed=i).detach().to(dtype) for i in (3, 4))
+    found = attend_past(*rows, shared)
+    key, value = (
+        torch.cat([part.repeat_interleave(copies, 0), own], dim=2)
+        for part, own in zip(shared, rows[1:], strict=True)
+    )
+    wanted = attend(rows[0].double(), key.double(), value.double(), None)
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("past", [3, MAX_PLAIN_TOKENS])
+def test_gradients_through_a_shared_past(past: int) -> None:
+    rows = [heads(4, seed=i) for i in range(3)]
+    shared = tuple(heads(past, seed=i).detach()[:1] for i in (3, 4))
+    whole = [torch.cat([part.expand(2, -1, -1, -1), own], 2) for part, own in
+             zip(shared, rows[1:], strict=True)]  # fmt: skip
+    outs = attend_past(*rows, shared), attend(rows[0], *whole, None)
+    found, wanted = (torch.autograd.grad(out.square().sum(), rows) for out in outs)
+    for gradient, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-5, rtol=1e-5)
 
 
 def test_initial_residual_outputs_shrink_with_depth() -> None:

@@ -7,6 +7,7 @@ Shapes: as in `vjepa_wm.world_model` and `vjepa_wm.token_predictor`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -83,6 +84,12 @@ class PlainWorldModel(WorldModel):
             rows.append(score(cost, latents, goal[one], actions=actions[one], proprio=moved))
         return torch.cat(rows)
 
+    def observe(
+        self, context: Tensor, past_actions: Tensor, proprio: Tensor | None = None
+    ) -> "PlainImagination":
+        """Compute nothing: the history is recomputed in every step."""
+        return PlainImagination(self, context, past_actions, proprio)
+
     def _imagine(
         self, context: Tensor, past_actions: Tensor, actions: Tensor, proprio: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
@@ -102,3 +109,19 @@ class PlainWorldModel(WorldModel):
         observed = len(context)
         moved = None if poses is None else poses[:, observed:].unsqueeze(0)
         return frames[:, observed:].unsqueeze(0), moved
+
+
+@dataclass(frozen=True)
+class PlainImagination:
+    """What was observed, to be recomputed; the arguments are those of `WorldModel.observe`."""
+
+    world_model: PlainWorldModel
+    context: Tensor
+    past_actions: Tensor
+    proprio: Tensor | None
+
+    def costs(self, actions: Tensor, *, goal: Tensor | Goal, cost: LatentCost) -> Tensor:
+        """Score candidates (B, N, T, A); returns (B, N)."""
+        return self.world_model.costs(
+            self.context, self.past_actions, actions, self.proprio, goal=goal, cost=cost
+        )

@@ -86,8 +86,9 @@ def _parts(
     imagined = [world_model.rollout(context, past, actions) for actions in batches]
 
     def imagine() -> None:
+        observed = world_model.observe(context, past)
         for actions in batches:
-            world_model.costs(context, past, actions, goal=goal_latents, cost=_free)
+            observed.costs(actions, goal=goal_latents, cost=_free)
 
     calls = {
         "encode": lambda: world_model.encode(pixels),

@@ -181,14 +181,10 @@ class Problem:
         cost = GoalCost(distance="l1", over_steps="last")
         device = self.context.device
 
-        def cost_fn(actions: Tensor) -> Tensor:
-            return world_model.costs(
-                self.context, self.past_actions, actions, self.proprio, goal=self.goal, cost=cost
-            )
-
         def plan() -> Plan:
+            past = world_model.observe(self.context, self.past_actions, self.proprio)
             return planner.plan(
-                cost_fn,
+                lambda actions: past.costs(actions, goal=self.goal, cost=cost),
                 low=torch.tensor(spec.low, device=device),
                 high=torch.tensor(spec.high, device=device),
                 seeds=torch.tensor([0]),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vjepa_wm.nn.kv_cache import KVCache
+from vjepa_wm.nn.kv_cache import KeysValues, KVCache
 from vjepa_wm.nn.rope import Rope, apply_rope
 
 NORM_EPS = 1e-6
@@ -40,9 +40,15 @@ class Attention(nn.Module):
         `mask` is boolean (L, L), True where a query may attend.
         """
         query, key, value = self.project(x, rope)
+        past = None
         if cache is not None:
             key, value = cache.append(key, value)
-        x = attend(query, key, value, mask)
+            past = cache.past
+        x = (
+            attend(query, key, value, mask)
+            if past is None
+            else attend_past(query, key, value, past)
+        )
         return self.proj(x.transpose(1, 2).flatten(2))
 
     def project(self, x: Tensor, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,6 +70,57 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1).to(value.dtype) @ value
+
+
+def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> Tensor:
+    """Attend to own tokens and to a past that the candidates of a problem share, all allowed.
+
+    The past is not repeated per candidate: all of them ask it in one product.
+
+    Args:
+        query: (B * N, heads, S, head_dim), candidates of a problem together.
+        key: own keys (B * N, heads, L, head_dim).
+        value: own values, likewise.
+        past: keys and values (B, heads, L, head_dim).
+
+    Returns:
+        What `attend` gives with the past in front of each candidate's own.
+    """
+    total = past[0].shape[2] + key.shape[2]
+    if query.device.type != "cpu" or total <= _max_plain_tokens(query) or query.requires_grad:
+        return _attend_past_plainly(query, key, value, past)
+    batch = len(past[0])
+    to_past, past_size = _FUSED(_by_problem(query, batch), *past)
+    to_own, own_size = _FUSED(query, key, value)
+    # Both are softmaxes over their part; the logarithms of their sums say what each part weighs
+    past_size = _by_candidate(past_size.unsqueeze(-1), len(query))
+    share = torch.sigmoid(own_size.unsqueeze(-1) - past_size).to(query.dtype)
+    return torch.lerp(_by_candidate(to_past, len(query)), to_own, share)
+
+
+# The kernel behind F.scaled_dot_product_attention, which keeps the logarithms to itself
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def _attend_past_plainly(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> Tensor:
+    rows, (past_key, past_value) = len(query), past
+    batch, length = len(past_key), past_key.shape[2]
+    query = query * query.shape[-1] ** -0.5
+    to_past = _by_problem(query, batch) @ past_key.transpose(-1, -2)
+    scores = torch.cat([_by_candidate(to_past, rows), query @ key.transpose(-1, -2)], dim=-1)
+    weights = scores.softmax(dim=-1).to(value.dtype)
+    of_past = _by_problem(weights[..., :length], batch) @ past_value
+    return _by_candidate(of_past, rows) + weights[..., length:] @ value
+
+
+def _by_problem(x: Tensor, batch: int) -> Tensor:
+    """Line up the rows (B * N, heads, S, ...) of a problem's candidates: (B, heads, N * S, ...)."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _by_candidate(x: Tensor, rows: int) -> Tensor:
+    """The way back from `_by_problem`: (B * N, heads, S, ...)."""
+    return x.unflatten(2, (rows // len(x), -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _max_plain_tokens(query: Tensor) -> int:

@@ -1,40 +1,80 @@
-"""Keys and values of the frames already seen, so that a step computes only its own tokens."""
+"""Keys and values of the frames already seen, so that a step computes only its own tokens.
+
+Shapes: B problems, N candidates, L tokens.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+KeysValues = tuple[Tensor, Tensor]  # each (B, heads, L, head_dim)
+
 
 class KVCache:
-    """Pre-allocated keys and values of one attention layer, (B, heads, max_tokens, head_dim).
+    """Keys and values of one attention layer: a past that candidates share, and what each adds.
+
+    On a CPU nothing of the past is copied: attention reads it where it lies, for all candidates of
+    a problem at once. Elsewhere the fused kernels want all keys of a row in one place, and every
+    candidate gets its copy.
 
     Args:
-        keys: (B, heads, L, head_dim) keys of a prefix, possibly L = 0.
-        values: the same for the values.
-        max_tokens: how many tokens fit.
-        copies: every row of the prefix is repeated this often: the observed past is computed once
-            for a problem and then shared by its candidates.
+        past: keys and values (B, heads, L, head_dim) of the tokens before; None is none.
+        max_tokens: how many tokens fit, those of the past included.
+        copies: candidates N of each problem; rows are (B * N), candidates of a problem together.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, *, max_tokens: int, copies: int = 1) -> None:
-        batch, heads, length, head_dim = keys.shape
-        shape = (2, batch * copies, heads, max_tokens, head_dim)
-        self.store = torch.empty(shape, dtype=keys.dtype, device=keys.device)
-        self.length = length
+    def __init__(self, past: KeysValues | None = None, *, max_tokens: int, copies: int = 1) -> None:
         self.max_tokens = max_tokens
-        for slot, prefix in enumerate((keys, values)):
-            self.store[slot, :, :, :length] = prefix.repeat_interleave(copies, dim=0)
+        self.length = 0 if past is None else past[0].shape[2]
+        self.past = past
+        self._store: Tensor | None = None  # own tokens (2, B * N, heads, L, head_dim)
+        self._own = 0  # tokens in the store
+        if past is not None and past[0].device.type != "cpu":
+            self.past = None
+            self.length = 0
+            self.append(*(part.repeat_interleave(copies, dim=0) for part in past))
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the tokens of one step and return the keys and values of all tokens so far."""
+    def append(self, keys: Tensor, values: Tensor) -> KeysValues:
+        """Add the tokens of one step; returns keys and values of all that are not in `past`."""
         end = self.length + keys.shape[2]
         if end > self.max_tokens:
             raise ValueError(f"the cache holds {self.max_tokens} tokens, {end} were wanted")
-        if keys.requires_grad:  # autograd needs the old store as it was: make a new one
-            old = self.store[:, :, :, : self.length]
-            self.store = torch.cat([old, torch.stack([keys, values])], dim=3)
-            self.length = end
-            return self.store[0], self.store[1]
-        self.store[0, :, :, self.length : end] = keys
-        self.store[1, :, :, self.length : end] = values
+        start, self._own = self._own, self._own + keys.shape[2]
+        if self._store is None:
+            rows, heads, _, head_dim = keys.shape
+            room = self.max_tokens - self.length
+            self._store = keys.new_empty(2, rows, heads, room, head_dim)
         self.length = end
-        return self.store[0, :, :, :end], self.store[1, :, :, :end]
+        if keys.requires_grad:  # autograd needs the old store as it was: make a new one
+            old = self._store[:, :, :, :start]
+            self._store = torch.cat([old, torch.stack([keys, values])], dim=3)
+            return self._store[0], self._store[1]
+        self._store[0, :, :, start : self._own] = keys
+        self._store[1, :, :, start : self._own] = values
+        return self._store[0, :, :, : self._own], self._store[1, :, :, : self._own]
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of what was observed of B problems, computed once and never written to.
+
+    Attributes:
+        layers: one pair per attention layer; None in each where nothing was observed.
+    """
+
+    layers: tuple[KeysValues | None, ...]
+
+    @property
+    def length(self) -> int:
+        """How many tokens were observed."""
+        return 0 if self.layers[0] is None else self.layers[0][0].shape[2]
+
+    def __getitem__(self, problems: slice) -> "Past":
+        """The past of some problems, a view."""
+        parts = (pair and (pair[0][problems], pair[1][problems]) for pair in self.layers)
+        return Past(tuple(parts))
+
+    def caches(self, *, max_tokens: int, copies: int) -> list[KVCache]:
+        """Begin B * copies rollouts from here: one cache per layer."""
+        return [KVCache(pair, max_tokens=max_tokens, copies=copies) for pair in self.layers]
