@@ -111,7 +111,7 @@ def rollout(subject: Subject) -> Result:
     windows = subject.windows
     rows = {
         "imagined": imagine(subject.world_model, windows),
-        "copy": windows.context[:, -1:].expand_as(windows.future),
+        "copy": windows.now.expand_as(windows.future),
         "encoded": windows.future,
     }
     states = windows.sim_state[:, windows.context_len - 1 :]
@@ -152,6 +152,7 @@ def actions(subject: Subject) -> Result:
             subject.world_model,
             windows.latents[rows].to(device),
             windows.actions[rows].to(device),
+            windows.proprio[rows].to(device) if subject.world_model.takes_proprio else None,
             context_len=windows.context_len,
         )
         for name, row in errors.items():
@@ -181,7 +182,7 @@ def counterfactual(subject: Subject) -> Result:
         steps=subject.horizon,
         first=rate_of(nearest_is_own(imagined[:, :, 0], outcomes[:, :, 0])),
         last=rate_of(nearest_is_own(imagined[:, :, 1], outcomes[:, :, 1])),
-        copy=rate_of(nearest_is_own(windows.context[:, -1:], outcomes[:, :, 0])),
+        copy=rate_of(nearest_is_own(windows.now, outcomes[:, :, 0])),
         bilinear=bilinear_floor(subject, trials, subject.encode),
         random_bilinear=bilinear_floor(subject, trials, subject.encode_randomly),
     )

@@ -6,7 +6,7 @@ import torch
 
 from planners import CEM
 from tests.training.test_dynamics import MovingWorld
-from vjepa_wm.costs import GoalCost, score
+from vjepa_wm.costs import GoalCost
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.cost_figures import cost_figure
 from vjepa_wm.evaluation.diagnostics import Windows
@@ -59,10 +59,6 @@ class PointWorld(MovingWorld):
 
     action_spec = ActionSpec((-1.0, -1.0, -1.0, -1.0), (1.0, 1.0, 1.0, 1.0), 1)
 
-    def costs(self, context, past_actions, actions, *, goal, cost):
-        latents = self.rollout(context, past_actions, actions).detach()
-        return score(cost, latents, goal, actions=actions, proprio=None)
-
 
 class PointSimulator:
     """The truth of it; states are latents of one token."""
@@ -89,6 +85,7 @@ def point_windows(count: int = 6) -> Windows:
         pixels=np.zeros((count, 2 + STEPS, 8, 8, 3), np.uint8),
         latents=torch.from_numpy(states).float().unsqueeze(2).expand(-1, -1, 3, -1),
         actions=torch.from_numpy(actions),
+        proprio=torch.zeros(count, 2 + STEPS, 0),
         sim_state=states,
         context_len=2,
     )

@@ -23,6 +23,7 @@ def windows() -> Windows:
         pixels=np.zeros((B, 2 + T, 1, 1, 3), np.uint8),
         latents=torch.randn(B, 2 + T, 3, 4, generator=generator),
         actions=torch.randn(B, 1 + T, 4, generator=generator),
+        proprio=torch.zeros(B, 2 + T, 0),
         sim_state=np.zeros((B, 2 + T, 0)),
         context_len=2,
     )
@@ -37,7 +38,7 @@ def tried(*, seed: int = 1) -> torch.Tensor:
 def test_a_perfect_predictor_is_always_right() -> None:
     truth = imagine_trials(MovingWorld(), windows(), tried())
     assert truth.shape == (B, K, 2, 3, 4)
-    moved = windows().context[:, -1:] + tried()[:, :, 0].unsqueeze(2)
+    moved = windows().now + tried()[:, :, 0].unsqueeze(2)
     torch.testing.assert_close(truth[:, :, 0], moved)
     rate = rate_of(nearest_is_own(truth[:, :, 1], truth[:, :, 1]))
     assert rate.rate == 1.0 and rate.interval[1] == 1.0

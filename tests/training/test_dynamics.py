@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
+from vjepa_wm.costs import CostCallable, score
 from vjepa_wm.training.dynamics import DynamicsLoss, horizon_errors, horizon_figures
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
@@ -42,6 +43,24 @@ class MovingWorld(nn.Module):
             last = self(last, actions[:, :, t])
             frames.append(last)
         return torch.stack(frames, dim=2)
+
+    takes_proprio = False
+
+    def observe(self, context: Tensor, past_actions: Tensor, proprio: None) -> "Seen":
+        return Seen(self, context)
+
+
+class Seen:
+    """What a moving world imagines from, as `vjepa_wm.world_model.Imagination` does."""
+
+    def __init__(self, world: MovingWorld, context: Tensor) -> None:
+        self.world, self.context = world, context
+
+    def rollout(self, actions: Tensor) -> Tensor:
+        return self.world.rollout(self.context, actions[:, 0, :0], actions).detach()
+
+    def costs(self, actions: Tensor, *, goal: Tensor, cost: CostCallable) -> Tensor:
+        return score(cost, self.rollout(actions), goal, actions=actions, proprio=None)
 
 
 def windows(*, speed: float = 1.0, still_tokens: int = 0) -> tuple[Tensor, Tensor]:

@@ -83,10 +83,13 @@ def _parts(
     goal_latents = world_model.encode(torch.from_numpy(goal)[None, None].to(device))[:, 0]
     context = world_model.encode(pixels).expand(-1, agent.context_len, -1, -1)
     past, batches = _candidates(agent.planner, world_model.action_spec, agent.context_len, device)
-    imagined = [world_model.rollout(context, past, actions) for actions in batches]
+    sensed = None
+    if world_model.takes_proprio:
+        sensed = torch.from_numpy(obs["proprio"]).expand(1, agent.context_len, -1).to(device)
+    imagined = [world_model.rollout(context, past, actions, sensed) for actions in batches]
 
     def imagine() -> None:
-        observed = world_model.observe(context, past)
+        observed = world_model.observe(context, past, sensed)
         for actions in batches:
             observed.costs(actions, goal=goal_latents, cost=_free)
 

@@ -73,7 +73,7 @@ def _stepper(
 
     def step(latents: Tensor, dtype: torch.dtype) -> None:
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
-            loss, _ = objective(latents, actions, 1.0)
+            loss, _ = objective(latents, actions, share=1.0)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

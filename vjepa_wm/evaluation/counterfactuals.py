@@ -171,11 +171,7 @@ def imagine_trials(world_model: WorldModel, windows: Windows, actions: Tensor) -
     device = next(world_model.parameters()).device
     parts = []
     for rows in torch.arange(len(windows)).split(16):
-        imagined = world_model.rollout(
-            windows.context[rows].to(device),
-            windows.past_actions[rows].to(device),
-            actions[rows].to(device),
-        )
+        imagined = windows.observe(world_model, rows).rollout(actions[rows].to(device))
         parts.append(imagined[:, :, [0, -1]].cpu())
     return torch.cat(parts)
 

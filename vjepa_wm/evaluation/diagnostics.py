@@ -1,7 +1,7 @@
 """Why a world model plans as it does: figures on held-out trajectories.
 
-Shapes: B windows, T frames, C observed ones, F frames, P tokens, D latent width, A actions,
-S sim_state.
+Shapes: B windows, T frames, C observed ones, F frames, P tokens, D latent width, A action width,
+Q proprio width, S sim_state.
 """
 
 import copy
@@ -21,7 +21,9 @@ from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.evaluation.charts import curves
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.progress import Progress, no_progress
-from vjepa_wm.world_model import WorldModel
+from vjepa_wm.world_model import Imagination, WorldModel
+
+Rows = slice | Tensor  # which windows
 
 MIN_ACTION_RATIO = 1.15  # shuffled / true one-step error under which actions are hardly heard
 MAX_COPY_SHARE = 0.8  # of copying's error, what the longest rollout may err by
@@ -35,6 +37,7 @@ class Windows:
         pixels: uint8 (B, T, H, W, 3).
         latents: (B, T, P, D).
         actions: (B, T - 1, A).
+        proprio: (B, T, Q).
         sim_state: (B, T, S); S is 0 where it was not recorded.
         context_len: Observed frames C of each window.
     """
@@ -42,6 +45,7 @@ class Windows:
     pixels: NDArray[np.uint8]
     latents: Tensor
     actions: Tensor
+    proprio: Tensor
     sim_state: NDArray[np.float64]
     context_len: int
 
@@ -49,15 +53,20 @@ class Windows:
         """Return the number of windows."""
         return len(self.latents)
 
-    @property
-    def context(self) -> Tensor:
-        """Observed latents (B, C, P, D)."""
-        return self.latents[:, : self.context_len]
+    def observe(self, world_model: WorldModel, rows: Rows = slice(None)) -> Imagination:
+        """Show a world model the observed frames of some windows, on its device."""
+        device = next(world_model.parameters()).device
+        length, sensed = self.context_len, self.proprio[rows, : self.context_len].to(device)
+        return world_model.observe(
+            self.latents[rows, :length].to(device),
+            self.actions[rows, : length - 1].to(device),
+            sensed if world_model.takes_proprio else None,
+        )
 
     @property
-    def past_actions(self) -> Tensor:
-        """Actions between observed frames (B, C - 1, A)."""
-        return self.actions[:, : self.context_len - 1]
+    def now(self) -> Tensor:
+        """Latents of the last observed frame (B, 1, P, D)."""
+        return self.latents[:, self.context_len - 1 : self.context_len]
 
     @property
     def future(self) -> Tensor:
@@ -131,6 +140,7 @@ def draw_windows(
         pixels=batch.pixels,
         latents=encode_frames(encoder, batch.pixels, desc="encode windows", progress=progress),
         actions=torch.from_numpy(batch.actions),
+        proprio=torch.from_numpy(trajectories.proprio.gather(batch.frames)),
         sim_state=trajectories.sim_state.gather(batch.frames),
         context_len=context_len,
     )
@@ -151,11 +161,8 @@ def imagine(world_model: WorldModel, windows: Windows) -> Tensor:
     device = next(world_model.parameters()).device
     parts = []
     for rows in torch.arange(len(windows)).split(32):
-        imagined = world_model.rollout(
-            windows.context[rows].to(device),
-            windows.past_actions[rows].to(device),
-            windows.future_actions[rows].unsqueeze(1).to(device),
-        )
+        actions = windows.future_actions[rows].unsqueeze(1).to(device)
+        imagined = windows.observe(world_model, rows).rollout(actions)
         parts.append(imagined.squeeze(1).cpu())
     return torch.cat(parts)
 

@@ -216,18 +216,10 @@ def _imagined_costs(
 ) -> NDArray:
     """Score actions (N, T, A) from one window: (N,)."""
     device = next(world_model.parameters()).device
-    return (
-        world_model.costs(
-            windows.context[rows].to(device),
-            windows.past_actions[rows].to(device),
-            torch.from_numpy(actions).unsqueeze(0).to(device),
-            goal=windows.latents[rows, -1].to(device),
-            cost=cost,
-        )
-        .squeeze(0)
-        .cpu()
-        .numpy()
-    )
+    candidates = torch.from_numpy(actions).unsqueeze(0).to(device)
+    goal = windows.latents[rows, -1].to(device)
+    costs = windows.observe(world_model, rows).costs(candidates, goal=goal, cost=cost)
+    return costs.squeeze(0).cpu().numpy()
 
 
 def landscape_figure(landscapes: list[Landscape]) -> LandscapeFigure:

@@ -44,15 +44,15 @@ def plan_to_ends(
     """
     device = next(world_model.parameters()).device
     rows = slice(0, min(count, len(windows)))
-    context, past = windows.context[rows].to(device), windows.past_actions[rows].to(device)
+    observed = windows.observe(world_model, rows)
     goal = windows.latents[rows, windows.context_len - 1 + planner.horizon].to(device)
     spec = world_model.action_spec
     return planner.plan(
-        lambda actions: world_model.costs(context, past, actions, goal=goal, cost=cost),
+        lambda actions: observed.costs(actions, goal=goal, cost=cost),
         low=torch.tensor(spec.low, device=device),
         high=torch.tensor(spec.high, device=device),
-        batch_size=len(context),
-        seeds=seed * 1_000_003 + torch.arange(len(context)),
+        batch_size=len(goal),
+        seeds=seed * 1_000_003 + torch.arange(len(goal)),
     ).actions.cpu()
 
 
@@ -60,11 +60,7 @@ def imagined_ends(world_model: WorldModel, windows: Windows, actions: Tensor) ->
     """Imagine the ends (B, P, D) of actions (B, T, A) from the first B windows."""
     device = next(world_model.parameters()).device
     rows = slice(0, len(actions))
-    imagined = world_model.rollout(
-        windows.context[rows].to(device),
-        windows.past_actions[rows].to(device),
-        actions.unsqueeze(1).to(device),
-    )
+    imagined = windows.observe(world_model, rows).rollout(actions.unsqueeze(1).to(device))
     return imagined[:, 0, -1].cpu()
 
 

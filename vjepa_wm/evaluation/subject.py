@@ -72,9 +72,8 @@ class Subject:
         progress: Makes the progress bars.
 
     Raises:
-        DataError: The trajectories are not of the actions the model was trained for.
-        SettingError: The model needs proprio, context or plans are too long for it, or it has no
-            metric to plan with.
+        DataError: The trajectories are not of the actions or proprio the model was trained for.
+        SettingError: Context or plans are too long for the model, or it has no metric to plan with.
         UnknownNameError: There is no such distance.
     """
 
@@ -184,8 +183,12 @@ class Subject:
 
     def _check_fit(self) -> None:
         """Refuse what cannot be diagnosed together."""
-        if self.world_model.takes_proprio:
-            raise SettingError("this world model takes proprio: diagnoses are for models without")
+        width, found = self.world_model.predictor.proprio_dim, self.trajectories.meta.proprio_dim
+        if width not in (None, found):
+            raise DataError(
+                f"{self.trajectories.folder} has proprio of {found} numbers, the world model takes "
+                f"{width}; name another folder with data="
+            )
         longest = self.world_model.predictor.max_frames
         if not 1 <= self.context_len <= longest:
             raise SettingError(f"context_len: wanted 1 to {longest}, got {self.context_len}")
