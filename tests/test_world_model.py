@@ -8,7 +8,7 @@ from planners import Gradient
 from tests import tiny
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.predictor import ActionPredictor
-from vjepa_wm.world_model import ActionSpec, WorldModel
+from vjepa_wm.world_model import CPU_TOKENS_AT_ONCE, ActionSpec, WorldModel
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 HORIZON = 3
@@ -95,6 +95,48 @@ def test_the_past_is_computed_once_per_problem(monkeypatch) -> None:
     )
     model.rollout(*problem(3))
     assert rows == [(3, 2)] + [(12, 1)] * HORIZON
+
+
+def test_a_plan_computes_its_past_once(monkeypatch) -> None:
+    """However many rounds the planner takes and chunks there are; without a past, never."""
+    model = world(memory_mb=1e-6)
+    goal = torch.zeros(3, 6, 12)
+    cost = GoalCost(distance="l2", over_steps="last")
+    observed = []
+    blocks = model.predictor._through_blocks
+    monkeypatch.setattr(
+        model.predictor,
+        "_through_blocks",
+        lambda x, *given: (observed.append(x.shape[1]), blocks(x, *given))[1],
+    )
+    for context_len, frames in ((3, [2]), (1, [])):
+        observed.clear()
+        context, past, actions = problem(context_len)
+        imagination = model.observe(context, past)
+        assert observed == frames
+        first = imagination.costs(actions, goal=goal, cost=cost)
+        assert set(observed[len(frames) :]) == {1}  # from here on single frames only
+        torch.testing.assert_close(imagination.costs(actions, goal=goal, cost=cost), first)
+        wanted = model.costs(context, past, actions, goal=goal, cost=cost)
+        torch.testing.assert_close(first, wanted)
+
+
+def test_one_plan_in_bfloat16_is_close() -> None:
+    """With a shared past, whose keys and values are bfloat16 too."""
+    context, past, actions = problem(3)
+    exact = world().rollout(context, past, actions)
+    rough = world()
+    rough.predictor.bfloat16()
+    imagined = rough.rollout(context, past, actions)
+    assert imagined.dtype == torch.float32
+    assert float((imagined - exact).abs().mean()) < 0.1  # of values with standard deviation 1
+
+
+def test_on_a_cpu_few_candidates_are_imagined_at_once() -> None:
+    model = world(memory_mb=1e6)
+    tokens = model.rows_at_once(HORIZON) * model.predictor.tokens_per_frame
+    limit = CPU_TOKENS_AT_ONCE * torch.get_num_threads()
+    assert limit <= tokens < limit + model.predictor.tokens_per_frame
 
 
 def test_problems_do_not_influence_each_other() -> None:

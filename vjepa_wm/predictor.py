@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import layer_norm
@@ -16,7 +17,7 @@ from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 from vjepa_wm.frame_predictor import Cache, FramePredictor, frame_mask
 from vjepa_wm.nn.blocks import NORM_EPS, Attention, Mlp, init_transformer
-from vjepa_wm.nn.rope import Rope, grid_positions, rope_3d
+from vjepa_wm.nn.rope import Rope, as_rotation, grid_positions, rope_3d
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path, read_predictor
 
@@ -42,18 +43,26 @@ class ModulatedBlock(nn.Module):
         self,
         x: Tensor,
         condition: Tensor,
-        rope: Rope,
+        rope: Rope | Tensor,
         *,
         mask: Tensor | None = None,
         cache: Cache = None,
     ) -> Tensor:
         """Map frames (B, T, P, W) to (B, T, P, W) under a condition per frame (B, T, 1, W)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, dim=-1)
-        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1).flatten(1, 2)  # (B, T * P, W)
+        h = _modulated(self.norm1, x, shift1, scale1).flatten(1, 2)  # (B, T * P, W)
         h = self.attn(h, rope, mask=mask, cache=cache).unflatten(1, x.shape[1:3])
         x = torch.addcmul(x, 1 + gate1, h)
-        h = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
+        h = _modulated(self.norm2, x, shift2, scale2)
         return torch.addcmul(x, 1 + gate2, self.mlp(h))
+
+
+def _modulated(norm: nn.LayerNorm, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalise tokens (B, T, P, W), then scale and shift them per frame (B, T, 1, W)."""
+    # With a weight and a bias PyTorch's CPU kernel is vectorised, without them it is not
+    weight, bias = x.new_ones(x.shape[-1]), x.new_zeros(x.shape[-1])
+    normed = F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+    return torch.addcmul(shift, normed, 1 + scale)
 
 
 class ActionPredictor(FramePredictor):
@@ -153,6 +162,8 @@ class ActionPredictor(FramePredictor):
         self, x: Tensor, condition: Tensor, rope: Rope, caches: Sequence[Cache]
     ) -> Tensor:
         mask = frame_mask(x.shape[1], self.num_patches, x.device)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            rope = as_rotation(rope)
         for block, cache in zip(self.blocks, caches, strict=True):
             x = block(x, condition, rope, mask=mask, cache=cache)
         return x

@@ -16,7 +16,7 @@ from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
 
-CPU_TOKENS_AT_ONCE = 256  # per thread: what passes from layer to layer stays in its cache
+CPU_TOKENS_AT_ONCE = 512  # per thread: what passes from layer to layer stays in its cache
 
 LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vjepa_wm.errors import SettingError
-from vjepa_wm.nn.rope import RopeStyle, apply_rope, grid_positions, rope_3d, token_rope
+from vjepa_wm.nn.rope import RopeStyle, apply_rope, as_rotation, grid_positions, rope_3d, token_rope
 
 HEAD_DIM = 16  # 4 channels per axis; the last 4 pass through
 
@@ -118,3 +118,16 @@ def test_one_patch_cannot_be_spread(rows: int, columns: int) -> None:
 
 def test_no_table_turns_nothing(vectors: Tensor) -> None:
     assert apply_rope(vectors, None) is vectors
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_complex_numbers_turn_as_the_table_does(dtype: torch.dtype) -> None:
+    """Also queries that lie apart in memory, as a projection leaves them."""
+    positions = grid_positions(torch.arange(12), rows=2, columns=3)
+    rope = rope_3d(positions, head_dim=HEAD_DIM, style="interleaved")
+    x = torch.randn(2, 12, 3, 2, HEAD_DIM, generator=torch.Generator().manual_seed(0)).to(dtype)
+    query = x[:, :, 1].transpose(1, 2)  # (2, 2, 12, D)
+    found, wanted = apply_rope(query, as_rotation(rope)), apply_rope(query.float(), rope)
+    assert found.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found.float(), wanted, atol=tolerance, rtol=tolerance)

@@ -30,7 +30,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rope: Rope | None,
+        rope: Rope | Tensor | None,
         *,
         mask: Tensor | None = None,
         cache: KVCache | None = None,
@@ -51,7 +51,7 @@ class Attention(nn.Module):
         )
         return self.proj(x.transpose(1, 2).flatten(2))
 
-    def project(self, x: Tensor, rope: Rope | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, rope: Rope | Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of `x`, each (B, heads, L, head_dim), turned by position."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, heads, head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)

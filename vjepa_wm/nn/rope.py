@@ -86,13 +86,26 @@ def rope_3d(positions: Tensor, *, head_dim: int, style: RopeStyle) -> Rope:
     return angles.cos(), sin
 
 
-def apply_rope(x: Tensor, rope: Rope | None) -> Tensor:
+def as_rotation(rope: Rope) -> Tensor:
+    """Turn a table of rotations (any style but `tiled`) into complex numbers (B or 1, 1, L, D / 2).
+
+    They turn the same way in one multiplication, which on a CPU is several times faster.
+    """
+    cos, sin = rope
+    return torch.complex(cos[..., 0::2].float(), sin[..., 1::2].float())
+
+
+def apply_rope(x: Tensor, rope: Rope | Tensor | None) -> Tensor:
     """Turn queries or keys (B, heads, L, D) by their positions; keeps the dtype of `x`.
 
-    None, where positions were added to the tokens instead, turns nothing.
+    None, where positions were added to the tokens instead, turns nothing; a tensor is what
+    `as_rotation` made of the table.
     """
     if rope is None:
         return x
+    if isinstance(rope, Tensor):
+        turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rope
+        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
     cos, sin = (table.to(x.dtype) for table in rope)
     swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return torch.addcmul(x * cos, swapped, sin)
