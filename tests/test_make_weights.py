@@ -22,6 +22,7 @@ OPTIONS = {
         "trainer.steps=4",
         "trainer.validate_every=2",
         "metric_trainer.steps=2",
+        "integrator_trainer.steps=2",
         "validation_windows=8",
     ],
     "evaluate": [
@@ -41,6 +42,7 @@ OPTIONS = {
 def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vjepa_wm.make_weights", "ship_to=shipped", "episodes=12"]
     command += ["~minutes.two_rooms", "~minutes.push", "~minutes.push_t", "minutes.reacher=1"]
+    command += ["proprio=[reacher]"]
     command += ["pretrain_steps=2", "evaluation_episodes=2"]
     for name, options in OPTIONS.items():
         listed = ",".join(json.dumps(option) for option in options)
@@ -69,7 +71,12 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
         assert summary["digests"]["model"] == digest
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        assert load_world_model("shipped/reacher").encoder.pool == 4
+        world_model = load_world_model("shipped/reacher")
+    assert world_model.encoder.pool == 4
+    assert world_model.takes_proprio
+    cards = (shipped / "reacher" / "README.md").read_text()
+    assert "pixels and proprio" in cards
+    assert "all but measuring" in first.stdout
 
     second = run()
     assert second.returncode == 0, second.stderr

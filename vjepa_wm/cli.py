@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -85,18 +86,27 @@ def _words_to_option(arguments: list[str], option: str) -> list[str]:
     return gathered + arguments[count:]
 
 
-def run_verb(name: str, *options: str) -> None:
+def run_verb(name: str, *options: str) -> float:
     """Run another verb in a process of its own, as a user would, and say how long it took.
+
+    Returns:
+        Its CPU-minutes, over all cores and processes (0 where the system does not count them).
 
     Raises:
         VjepaWmError: If it fails.
     """
+    before = os.times()
     command = [sys.executable, "-m", f"vjepa_wm.{name}", *options]
     print(f"\n$ python -m vjepa_wm.{name} {' '.join(options)}", flush=True)
     start = time.perf_counter()
     if code := subprocess.run(command).returncode:
         raise VjepaWmError(f"{name} ended with exit code {code}; run the same command to continue")
-    print(f"# {name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+    after = os.times()
+    used = after.children_user + after.children_system
+    cpu_minutes = (used - before.children_user - before.children_system) / 60
+    minutes = (time.perf_counter() - start) / 60
+    print(f"# {name}: {minutes:.1f} minutes, {cpu_minutes:.1f} CPU-minutes", flush=True)
+    return cpu_minutes
 
 
 def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:

@@ -22,10 +22,11 @@ EVALUATION = "evaluation.json"
 def main(cfg: DictConfig) -> None:
     """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
     out = Path(cfg.out)
+    spent = 0.0  # CPU-minutes, without measuring
     for env in cfg.minutes:
-        run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
+        spent += run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
     encoder = out / "compact"
-    run_verb(
+    spent += run_verb(
         "pretrain",
         f"data=[{','.join(f'data/{env}' for env in cfg.minutes)}]",
         f"out={encoder}",
@@ -34,9 +35,10 @@ def main(cfg: DictConfig) -> None:
     )
     ship(encoder, cfg, "compact")
     for env, minutes in cfg.minutes.items():
-        run_verb(
+        spent += run_verb(
             "train_ac",
             f"env={env}",
+            f"proprio={env in cfg.proprio}",
             f"encoder.checkpoint={encoder}",
             f"trainer.minutes={float(minutes)}",
             f"metric_trainer.minutes={float(cfg.metric_minutes)}",
@@ -57,6 +59,7 @@ def main(cfg: DictConfig) -> None:
                 *cfg.more.evaluate,
             )
     write_cards(cfg)
+    print(f"# all but measuring: {spent:.0f} CPU-minutes in this run")
 
 
 def levels(env: str) -> tuple[str, ...]:
