@@ -1,0 +1,87 @@
+"""Runs side by side: the same tasks are compared one by one, anything else is refused or said."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vjepa_wm import compare
+from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.comparison import comparison, difference, read_run
+from vjepa_wm.evaluation.episodes import Episode
+from vjepa_wm.evaluation.report import summarise, write_report
+
+
+def write(
+    folder: Path, solved: str, *, level: str = "near", first: int = 0, **config: object
+) -> Path:
+    """Write a run of one agent: `solved` has a 1 for each task that it solves, from a seed on."""
+    episodes = [
+        Episode(
+            level=level,
+            seed=first + i,
+            is_success=mark == "1",
+            steps=3,
+            final_distance={"x_m": 0.1},
+            best_distance={"x_m": 0.1},
+            seconds_per_action=0.01,
+            fault="" if mark != "!" else "NaN",
+        )
+        for i, mark in enumerate(solved)
+    ]
+    about = {"env": "push", "level": level, "config": {"planner": {"horizon": 6}, **config}}
+    row = summarise("mpc", episodes, seconds=1.0)
+    write_report(folder, {"mpc": episodes}, [row], about=about)
+    return folder
+
+
+def test_tasks_are_compared_one_by_one(tmp_path: Path) -> None:
+    """Six of ten and nine of ten: four gained, one lost, and what was set differently."""
+    (first,) = read_run(write(tmp_path / "a", "1111110000"))
+    (other,) = read_run(write(tmp_path / "b", "1111101111", seed=1))
+    found = difference(first, other)
+    assert (found.shared, found.gained, found.lost) == (10, 4, 1)
+    assert found.success.mean == pytest.approx(0.3)
+    assert found.success.low < 0.3 < found.success.high
+    assert found.settings == {"seed": (None, 1)}
+    lines = comparison([first, other])
+    assert lines[0] == "push, near goals"
+    assert "a:mpc: 60 [31, 83] % of 10" in lines[1]
+    assert "+30 " in lines[3] and "4 gained, 1 lost; could be chance" in lines[3]
+    assert lines[4].strip() == "seed: None -> 1"
+
+
+def test_only_shared_tasks_count(tmp_path: Path) -> None:
+    (first,) = read_run(write(tmp_path / "a", "1010"))
+    (other,) = read_run(write(tmp_path / "b", "0101", first=2))
+    assert difference(first, other).shared == 2
+    (apart,) = read_run(write(tmp_path / "c", "1111", first=100))
+    assert "not comparable: 0 tasks in common" in comparison([first, apart])[-1]
+
+
+def test_levels_stand_apart_in_the_order_given(tmp_path: Path) -> None:
+    runs = [write(tmp_path / "a", "11"), write(tmp_path / "b", "10", level="far")]
+    runs.append(write(tmp_path / "c", "0!"))
+    lines = comparison([entry for run in runs for entry in read_run(run)])
+    assert [line for line in lines if line.startswith("push")] == [
+        "push, near goals",
+        "push, far goals",
+    ]
+    assert lines.index("push, far goals") == 4
+    assert "1 stopped for bad actions" in lines[2]
+
+
+def test_a_run_that_is_not_whole_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = write(tmp_path / "a", "101")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no summary.json and no episodes.csv"):
+        read_run(tmp_path / "empty")
+    text = (run / "episodes.csv").read_text()
+    (run / "episodes.csv").write_text("".join(text.splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="has 2 episodes of mpc, summary.json says 3"):
+        read_run(run)
+    (run / "episodes.csv").write_text("a,b\n1,2\n")
+    monkeypatch.setattr(sys, "argv", ["compare", str(run)])
+    with pytest.raises(SystemExit, match="2"):
+        compare.main()
+    assert "not what evaluate writes" in capsys.readouterr().err

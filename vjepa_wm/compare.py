@@ -1,0 +1,35 @@
+"""Put evaluation runs side by side: python -m vjepa_wm.compare runs/evaluate/a runs/evaluate/b.
+
+Runs of the same environment and level are compared task by task with the first of them: the
+difference in success with its 95 % interval (paired bootstrap), how many goals were gained and
+lost, and which options differ.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vjepa_wm.cli import EXIT_USAGE
+from vjepa_wm.errors import VjepaWmError
+from vjepa_wm.evaluation.comparison import comparison, read_run
+
+
+def main() -> None:
+    """Run the verb."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vjepa_wm.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders that evaluate wrote")
+    options = parser.parse_args()
+    try:
+        entries = [entry for folder in options.runs for entry in read_run(folder)]
+        print("\n".join(comparison(entries)))
+    except VjepaWmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+if __name__ == "__main__":
+    main()
