@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import resources
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -86,27 +88,31 @@ def _words_to_option(arguments: list[str], option: str) -> list[str]:
     return gathered + arguments[count:]
 
 
-def run_verb(name: str, *options: str) -> float:
+def run_verb(name: str, *options: str, threads: int | None = None, log: Path | None = None) -> None:
     """Run another verb in a process of its own, as a user would, and say how long it took.
 
-    Returns:
-        Its CPU-minutes, over all cores and processes (0 where the system does not count them).
+    Args:
+        name: The verb.
+        options: What follows it on the command line.
+        threads: Cores it may use; None leaves that to it.
+        log: File its output is added to, for verbs that run side by side; None shows it.
 
     Raises:
         VjepaWmError: If it fails.
     """
-    before = os.times()
     command = [sys.executable, "-m", f"vjepa_wm.{name}", *options]
-    print(f"\n$ python -m vjepa_wm.{name} {' '.join(options)}", flush=True)
+    line = f"$ python -m vjepa_wm.{name} {' '.join(options)}"
+    print(f"\n{line}" if log is None else f"{line}  # shown in {log}", flush=True)
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
     start = time.perf_counter()
-    if code := subprocess.run(command).returncode:
-        raise VjepaWmError(f"{name} ended with exit code {code}; run the same command to continue")
-    after = os.times()
-    used = after.children_user + after.children_system
-    cpu_minutes = (used - before.children_user - before.children_system) / 60
-    minutes = (time.perf_counter() - start) / 60
-    print(f"# {name}: {minutes:.1f} minutes, {cpu_minutes:.1f} CPU-minutes", flush=True)
-    return cpu_minutes
+    with open(log, "a") if log is not None else nullcontext() as file:
+        code = subprocess.run(command, env=environment, stdout=file, stderr=file).returncode
+    if code:
+        seen = "" if log is None else f" (see {log})"
+        raise VjepaWmError(
+            f"{name} ended with exit code {code}{seen}; run the same command to continue"
+        )
+    print(f"# {name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
 
 
 def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:

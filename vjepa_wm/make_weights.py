@@ -1,18 +1,24 @@
 """Make the shipped weights again, from nothing: python -m vjepa_wm.make_weights (make weights).
 
 Each stage is one of the other verbs, run as a user would run it; collections and trainings that are
-done are skipped, measurements are made again.
+done are skipped, measurements are made again. World models are trained and measured side by side,
+one per core.
 """
 
+import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from vjepa_wm.cli import run_verb, verb
+from vjepa_wm.data.collection import available_cores
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
+from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.files import atomic_path, read_json, write_json
 
 EVALUATION = "evaluation.json"
@@ -21,45 +27,90 @@ EVALUATION = "evaluation.json"
 @verb("make_weights")
 def main(cfg: DictConfig) -> None:
     """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
-    out = Path(cfg.out)
-    spent = 0.0  # CPU-minutes, without measuring
+    Path(cfg.out).mkdir(parents=True, exist_ok=True)
+    began, jobs = time.perf_counter(), cfg.jobs or available_cores()
     for env in cfg.minutes:
-        spent += run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
-    encoder = out / "compact"
-    spent += run_verb(
+        run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
+    pretrain(cfg)
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda env: train(cfg, env, jobs), cfg.minutes))
+    print(
+        f"# all but measuring: {(time.perf_counter() - began) / 60:.0f} minutes, "
+        f"{children_cpu_minutes():.0f} CPU-minutes in this run",
+        flush=True,
+    )
+    measured = [(env, level) for env in cfg.minutes for level in levels(env)]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda row: measure(cfg, *row, jobs), measured))
+    write_cards(cfg)
+
+
+def pretrain(cfg: DictConfig) -> None:
+    """Pretrain the encoder on the trajectories of every environment, and ship it."""
+    run_verb(
         "pretrain",
         f"data=[{','.join(f'data/{env}' for env in cfg.minutes)}]",
-        f"out={encoder}",
+        f"out={encoder_run(cfg)}",
         f"trainer.steps={cfg.pretrain_steps}",
         *cfg.more.pretrain,
     )
-    ship(encoder, cfg, "compact")
-    for env, minutes in cfg.minutes.items():
-        spent += run_verb(
-            "train_ac",
-            f"env={env}",
-            f"proprio={env in cfg.proprio}",
-            f"encoder.checkpoint={encoder}",
-            f"trainer.minutes={float(minutes)}",
-            f"metric_trainer.minutes={float(cfg.metric_minutes)}",
-            "evaluation_episodes=0",
-            f"out={out / env}",
-            *cfg.more.train_ac,
-        )
-        ship(out / env, cfg, env)
-        for level in levels(env):
-            run_verb(
-                "evaluate",
-                f"env={env}",
-                f"model={target(cfg, env)}",
-                f"level={level}",
-                "agent=all",
-                f"episodes={cfg.evaluation_episodes}",
-                f"out={out / 'evaluation' / f'{env}_{level}'}",
-                *cfg.more.evaluate,
-            )
-    write_cards(cfg)
-    print(f"# all but measuring: {spent:.0f} CPU-minutes in this run")
+    ship(encoder_run(cfg), cfg, "compact")
+
+
+def train(cfg: DictConfig, env: str, jobs: int) -> None:
+    """Train the world model of an environment on its share of the cores, and ship it."""
+    out = Path(cfg.out) / env
+    run_verb(
+        "train_ac",
+        f"env={env}",
+        f"proprio={env in cfg.proprio}",
+        f"encoder.checkpoint={encoder_run(cfg)}",
+        f"trainer.minutes={float(cfg.minutes[env])}",
+        f"metric_trainer.minutes={float(cfg.metric_minutes)}",
+        "evaluation_episodes=0",
+        f"out={out}",
+        *cfg.more.train_ac,
+        **side_by_side(cfg, env, jobs),
+    )
+    ship(out, cfg, env)
+
+
+def measure(cfg: DictConfig, env: str, level: str, jobs: int) -> None:
+    """Measure a shipped world model at one level of difficulty, beside floor and ceiling."""
+    run_verb(
+        "evaluate",
+        f"env={env}",
+        f"model={target(cfg, env)}",
+        f"level={level}",
+        "agent=all",
+        f"episodes={cfg.evaluation_episodes}",
+        f"out={evaluation_run(cfg, env, level)}",
+        *cfg.more.evaluate,
+        **side_by_side(cfg, f"{env}_{level}", jobs),
+    )
+
+
+def side_by_side(cfg: DictConfig, name: str, jobs: int) -> dict[str, object]:
+    """How one of several jobs runs: its cores, and where its output goes."""
+    if jobs == 1:
+        return {}
+    return {"threads": max(1, available_cores() // jobs), "log": Path(cfg.out) / f"{name}.log"}
+
+
+def children_cpu_minutes() -> float:
+    """CPU time of all verbs run so far, over all their cores (0 where the system counts none)."""
+    times = os.times()
+    return (times.children_user + times.children_system) / 60
+
+
+def encoder_run(cfg: DictConfig) -> Path:
+    """Folder of the encoder's pretraining."""
+    return Path(cfg.out) / "compact"
+
+
+def evaluation_run(cfg: DictConfig, env: str, level: str) -> Path:
+    """Folder of a measurement."""
+    return Path(cfg.out) / "evaluation" / f"{env}_{level}"
 
 
 def levels(env: str) -> tuple[str, ...]:
@@ -93,8 +144,7 @@ def write_cards(cfg: DictConfig) -> None:
     for env in cfg.minutes:
         folder = target(cfg, env)
         summaries = [
-            read_json(Path(cfg.out) / "evaluation" / f"{env}_{level}" / "summary.json")
-            for level in levels(env)
+            read_json(evaluation_run(cfg, env, level) / SUMMARY_FILE) for level in levels(env)
         ]
         cards[folder] = world_model_card(read_json(folder / CONFIG), summaries)
         write_json(folder / EVALUATION, summaries)
