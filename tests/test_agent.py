@@ -1,5 +1,6 @@
 """The agent in a world it can see through: a bright dot on a dark image, moved by the action."""
 
+import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def dot(row: float, column: float) -> np.ndarray:
     return image
 
 
-def make_agent(world: DotWorld | None = None, **options: int) -> MPCAgent:
+def make_agent(world: DotWorld | None = None, **options: float | None) -> MPCAgent:
     planner = CEM(horizon=4, num_samples=48, num_elites=6, iterations=3)
     settings = {"context_len": 2, "replan_every": 2, "seed": 0, **options}
     return MPCAgent(world or DotWorld(), planner, cost=None, **settings)
@@ -197,3 +198,22 @@ def test_bad_input_says_what_was_wanted() -> None:
     agent.reset(goal=np.stack([dot(1, 1), dot(2, 2)]))
     with pytest.raises(ValueError, match="2 environments, got pixels of 1"):
         agent.act({"pixels": dot(1, 1)})
+
+
+def test_a_deadline_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three iterations and the mean in the end, 30 ms each, 40 ms leave time for the first."""
+    calls = []
+    costs = DotImagination.costs
+
+    def slow(self: DotImagination, actions: Tensor, **given: object) -> Tensor:
+        calls.append(len(actions))
+        time.sleep(0.03)
+        return costs(self, actions, **given)
+
+    monkeypatch.setattr(DotImagination, "costs", slow)
+    for deadline_ms, wanted in ((None, 4), (40.0, 1)):
+        agent = make_agent(deadline_ms=deadline_ms)
+        agent.reset(goal=dot(3, 3))
+        calls.clear()
+        assert np.abs(agent.act({"pixels": dot(6, 6)})).max() <= 1
+        assert len(calls) == wanted

@@ -34,6 +34,8 @@ class MPCAgent:
         context_len: observed frames the predictor sees.
         replan_every: model steps executed of each plan, at most the planner's horizon.
         seed: of the planner's noise.
+        deadline_ms: milliseconds a plan may take; the best found until then is followed. None lets
+            the planner finish. What is planned with a deadline depends on the machine.
 
     Raises:
         SettingError: the planner's horizon and the context are longer than the predictor was
@@ -49,6 +51,7 @@ class MPCAgent:
         context_len: int,
         replan_every: int,
         seed: int = 0,
+        deadline_ms: float | None = None,
     ) -> None:
         frames, trained = context_len - 1 + planner.horizon, world_model.predictor.max_frames
         if context_len < 1 or frames > trained:
@@ -66,6 +69,7 @@ class MPCAgent:
         self.context_len = context_len
         self.replan_every = replan_every
         self.seed = seed
+        self.deadline_ms = deadline_ms
         self._num_episodes = 0  # begun so far: noise follows from it, not from how they are batched
         self.goal: Tensor | None = None  # latents (n, P, D)
         self._given_goal: Tensor | None = None  # pixels, as `get_action` last got them
@@ -198,6 +202,7 @@ class MPCAgent:
             batch_size=len(slots),
             warm_start=self._warm_start(slots),
             seeds=torch.tensor([slot.next_seed() for slot in slots]),
+            deadline_ms=self.deadline_ms,
         )
         for slot, actions, cost in zip(slots, plan.actions, plan.cost.tolist(), strict=True):
             slot.take(actions, cost)

@@ -123,6 +123,7 @@ def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
             context_len=cfg.context_len,
             replan_every=cfg.replan_every,
             seed=cfg.seed,
+            deadline_ms=cfg.deadline_ms,
         )
 
 
