@@ -70,6 +70,18 @@ def test_proprio_counts_in_its_own_standard_deviations(batch) -> None:
 
 
 @torch.no_grad()
+def test_bfloat16_does_not_round_the_statistics_of_proprio(batch) -> None:
+    """Entries that vary little around a large mean are still told apart."""
+    settings = {"latent_dim": 12, "grid": (2, 3), "action_dim": 2, "width": 24, "depth": 2}
+    settings |= {"num_heads": 2, "max_frames": FRAMES}
+    net = ActionPredictor(**settings, proprio_mean=[100.3], proprio_std=[0.1])
+    net = tiny.randomise(net)
+    proprio = 100.3 + 0.1 * torch.randn(2, FRAMES, 1, generator=torch.Generator().manual_seed(4))
+    exact = net(*batch, proprio)
+    assert float((net.bfloat16()(*batch, proprio) - exact).abs().mean()) < 0.03
+
+
+@torch.no_grad()
 def test_tokens_of_a_frame_see_each_other(predictor, batch) -> None:
     """Causal between frames, not within: the first token hears of the last one."""
     latents, actions = batch

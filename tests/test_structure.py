@@ -54,7 +54,15 @@ ARROWS: dict[str, set[str]] = {
     },
     "costs": {"metric"},
     "agent": {"world_model", "costs", "metric", "planners"},
-    "training": {"data", "metric", "decoder", "encoders", "predictor", "world_model"},
+    "training": {
+        "data",
+        "metric",
+        "decoder",
+        "encoders",
+        "predictor",
+        "vjepa2_ac",
+        "world_model",
+    },
     "evaluation": {
         "agent",
         "costs",

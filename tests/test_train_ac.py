@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from planners import CEM
 from tests import tiny
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
-from vjepa_wm.checkpoint import save_checkpoint
+from vjepa_wm.checkpoint import load_checkpoint, save_checkpoint
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.train_ac import open_or_collect
 
@@ -76,6 +77,23 @@ def test_proprio_can_be_left_out(trained: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert not load_world_model(out).takes_proprio
         assert not (out / "integrator").exists()
+
+
+def test_it_goes_on_from_a_world_model(trained: Path, tmp_path: Path) -> None:
+    """Without a step of its own it is that model, integrator included; resuming keeps to it."""
+    none = ["trainer.steps=0", "metric_trainer.steps=0", "integrator_trainer.steps=0"]
+    options = [f"start_from={trained}/run", f"out={tmp_path}", *none]
+    done = train(trained, *options)
+    assert done.returncode == 0, done.stderr
+    first, second = (load_checkpoint(folder) for folder in (trained / "run", tmp_path))
+    assert second.parts == {"predictor", "metric", "integrator"}
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    again = train(trained, f"out={tmp_path}", *none)
+    assert again.returncode == 2
+    assert "start_from: wanted" in again.stderr
+    wrong = train(trained, "start_from=pusk", f"out={tmp_path}/other")
+    assert wrong.returncode == 2
+    assert "Did you mean 'push'" in wrong.stderr
 
 
 def test_resumed_is_as_one_run(trained: Path, tmp_path: Path) -> None:

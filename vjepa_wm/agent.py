@@ -1,6 +1,7 @@
 """A model-predictive agent: observation history -> latents -> planner -> action.
 
-It sees pixels and a goal image, never simulator state, reward or success.
+It sees pixels, a goal image and, where the world model takes it, the robot's own proprio; never
+simulator state, reward or success.
 
 Shapes: n environments, H W C image, A action width, T planned steps.
 """
@@ -170,8 +171,9 @@ class MPCAgent:
         proprio = proprio.unsqueeze(0) if proprio.ndim == 1 else proprio
         if proprio.shape != shape:
             raise SettingError(f"obs['proprio']: wanted {shape}, got {tuple(proprio.shape)}")
-        self.world_model.integrate.check(proprio[env_ids])
-        return proprio[env_ids].to(self.device)
+        proprio = proprio[env_ids].to(self.device)
+        self.world_model.integrate.check(proprio)
+        return proprio
 
     def _observe(self, env_ids: list[int], pixels: Tensor, proprio: Tensor | None) -> None:
         rows = [None] * len(env_ids) if proprio is None else proprio

@@ -34,6 +34,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     digest: str
 
+    @property
+    def parts(self) -> set[str]:
+        """Names of the parts it has tensors of."""
+        return {name.partition(".")[0] for name in self.tensors}
+
     def part(self, part: str) -> dict[str, Tensor]:
         """The tensors of one part, under the names its module has for them."""
         prefix = f"{part}."

@@ -130,9 +130,9 @@ class FramePredictor(nn.Module, ABC):
         """Observe, and begin to imagine: the caches that `step` takes, one per block.
 
         Args:
-            latents: (B, C, P, D), as the actions and the proprio those of `observe`.
-            actions: (B, C, A).
-            proprio: (B, C, Q).
+            latents: see `observe`.
+            actions: see `observe`.
+            proprio: see `observe`.
             max_frames: how many frames the caches must hold in the end.
             copies: candidates per problem that share this past; the steps' rows are B * copies.
         """
@@ -171,15 +171,18 @@ class FramePredictor(nn.Module, ABC):
         numbers = 4 * self.latent_dim + (2 * len(self.layers) + 12) * self.width
         return 4 * self.tokens_per_frame * numbers
 
+    def check_length(self, frames: int) -> None:
+        """Raise a `SettingError` when these are more frames than it was trained on."""
+        if frames > self.max_frames:
+            raise SettingError(
+                f"{frames} frames were given to a predictor trained on {self.max_frames}: "
+                "shorten the context or the planning horizon"
+            )
+
     def _check(
         self, latents: Tensor, actions: Tensor, proprio: Tensor | None, *, first: int
     ) -> None:
-        frames = latents.shape[1]
-        if first + frames > self.max_frames:
-            raise SettingError(
-                f"{first + frames} frames were given to a predictor trained on {self.max_frames}: "
-                "shorten the context or the planning horizon"
-            )
+        self.check_length(first + latents.shape[1])
         wanted = (*latents.shape[:2], self.action_dim)
         if actions.shape != wanted or latents.shape[2] != self.num_patches:
             raise SettingError(

@@ -90,7 +90,6 @@ def load_world_model(
     predictor = build_predictor(loaded)
     metric = TemporalMetric(**loaded.config["metric"])
     loaded.load_into(metric, "metric")
-    integrator = _load_integrator(loaded)
     return WorldModel(
         load_recorded(
             loaded.config["encoder"],
@@ -102,17 +101,17 @@ def load_world_model(
         predictor.to(device, resolve_dtype(dtype, device)).eval().requires_grad_(False),
         action_spec=ActionSpec(**loaded.config["action_spec"]),
         metric=metric.to(device).eval().requires_grad_(False),
-        integrate=None if integrator is None else integrator.to(device).requires_grad_(False),
+        integrate=_load_integrator(loaded, device),
     )
 
 
-def _load_integrator(loaded: Checkpoint) -> LearnedIntegrator | None:
-    """What moves proprio, where the predictor takes it; checkpoints from before have no entry."""
-    if loaded.config.get("integrator") is None:
+def _load_integrator(loaded: Checkpoint, device: str | torch.device) -> LearnedIntegrator | None:
+    """What moves proprio, where the predictor takes it."""
+    if "integrator" not in loaded.parts:
         return None
     integrator = LearnedIntegrator(**loaded.config["integrator"])
     loaded.load_into(integrator, "integrator")
-    return integrator
+    return integrator.to(device).eval().requires_grad_(False)
 
 
 def _load_vjepa2_ac(

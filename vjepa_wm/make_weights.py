@@ -8,6 +8,7 @@ one per core.
 import os
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,32 +18,59 @@ from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from vjepa_wm.cli import run_verb, verb
 from vjepa_wm.data.collection import available_cores
 from vjepa_wm.encoders.registry import shipped_folder
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.files import atomic_path, read_json, write_json
+from vjepa_wm.loading import SHIPPED
 
 EVALUATION = "evaluation.json"
+Stage = Callable[..., None]
 
 
 @verb("make_weights")
 def main(cfg: DictConfig) -> None:
     """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
     Path(cfg.out).mkdir(parents=True, exist_ok=True)
-    began, jobs = time.perf_counter(), cfg.jobs or available_cores()
+    began = time.perf_counter()
+    check_environments(cfg)
     for env in cfg.minutes:
         run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
     pretrain(cfg)
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda env: train(cfg, env, jobs), cfg.minutes))
+    side_by_side(cfg, train, [(env,) for env in cfg.minutes])
     print(
         f"# all but measuring: {(time.perf_counter() - began) / 60:.0f} minutes, "
         f"{children_cpu_minutes():.0f} CPU-minutes in this run",
         flush=True,
     )
-    measured = [(env, level) for env in cfg.minutes for level in levels(env)]
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda row: measure(cfg, *row, jobs), measured))
+    side_by_side(cfg, measure, [(env, level) for env in cfg.minutes for level in levels(env)])
     write_cards(cfg)
+
+
+def check_environments(cfg: DictConfig) -> None:
+    """Refuse a misspelt environment before hours are spent.
+
+    Raises:
+        UnknownNameError: Naming the nearest.
+        SettingError: `jobs` is less than 1.
+    """
+    for env in (*cfg.minutes, *cfg.proprio):
+        if env not in SHIPPED:
+            raise UnknownNameError("environment", str(env), SHIPPED)
+    if cfg.jobs is not None and cfg.jobs < 1:
+        raise SettingError(f"jobs: wanted at least 1, or null for one per core, got {cfg.jobs}")
+
+
+def side_by_side(cfg: DictConfig, stage: Stage, tasks: Sequence[tuple[str, ...]]) -> None:
+    """Run a stage for several tasks at once, each with its share of the cores and a log."""
+    jobs = min(cfg.jobs or available_cores(), len(tasks))
+    threads = max(1, available_cores() // jobs)
+
+    def run(task: tuple[str, ...]) -> None:
+        stage(cfg, *task, threads=threads, log=Path(cfg.out) / f"{'_'.join(task)}.log")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, tasks))
 
 
 def pretrain(cfg: DictConfig) -> None:
@@ -57,8 +85,8 @@ def pretrain(cfg: DictConfig) -> None:
     ship(encoder_run(cfg), cfg, "compact")
 
 
-def train(cfg: DictConfig, env: str, jobs: int) -> None:
-    """Train the world model of an environment on its share of the cores, and ship it."""
+def train(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
+    """Train the world model of an environment, and ship it."""
     out = Path(cfg.out) / env
     run_verb(
         "train_ac",
@@ -70,12 +98,13 @@ def train(cfg: DictConfig, env: str, jobs: int) -> None:
         "evaluation_episodes=0",
         f"out={out}",
         *cfg.more.train_ac,
-        **side_by_side(cfg, env, jobs),
+        threads=threads,
+        log=log,
     )
     ship(out, cfg, env)
 
 
-def measure(cfg: DictConfig, env: str, level: str, jobs: int) -> None:
+def measure(cfg: DictConfig, env: str, level: str, *, threads: int, log: Path) -> None:
     """Measure a shipped world model at one level of difficulty, beside floor and ceiling."""
     run_verb(
         "evaluate",
@@ -86,15 +115,9 @@ def measure(cfg: DictConfig, env: str, level: str, jobs: int) -> None:
         f"episodes={cfg.evaluation_episodes}",
         f"out={evaluation_run(cfg, env, level)}",
         *cfg.more.evaluate,
-        **side_by_side(cfg, f"{env}_{level}", jobs),
+        threads=threads,
+        log=log,
     )
-
-
-def side_by_side(cfg: DictConfig, name: str, jobs: int) -> dict[str, object]:
-    """How one of several jobs runs: its cores, and where its output goes."""
-    if jobs == 1:
-        return {}
-    return {"threads": max(1, available_cores() // jobs), "log": Path(cfg.out) / f"{name}.log"}
 
 
 def children_cpu_minutes() -> float:

@@ -81,7 +81,7 @@ class ActionPredictor(FramePredictor):
         num_heads: attention heads per block.
         max_frames: longest sequence of input frames it is trained on; more raises.
         mlp_ratio: hidden width of the MLP as a multiple of W.
-        proprio_mean: of each of the Q entries over the training data, where it takes proprio.
+        proprio_mean: of each of the Q entries over the trajectories, where it takes proprio.
         proprio_std: their standard deviations.
     """
 
@@ -116,8 +116,9 @@ class ActionPredictor(FramePredictor):
         self.proprio_embed = None
         if proprio_mean is not None:
             self.proprio_embed = _condition_mlp(self.proprio_dim, width)
-            self.register_buffer("proprio_mean", torch.tensor(proprio_mean), persistent=False)
-            self.register_buffer("proprio_std", torch.tensor(proprio_std), persistent=False)
+            # No buffers: a cast of the predictor to bfloat16 must not round them
+            self.proprio_mean = torch.tensor(proprio_mean, dtype=torch.float32)
+            self.proprio_std = torch.tensor(proprio_std, dtype=torch.float32)
         self.blocks = nn.ModuleList(
             ModulatedBlock(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
@@ -153,7 +154,8 @@ class ActionPredictor(FramePredictor):
         dtype = self.head.weight.dtype
         condition = self.action_embed(actions.to(dtype)).unsqueeze(2)  # (B, T, 1, W)
         if proprio is not None:
-            scaled = (proprio.float() - self.proprio_mean.float()) / self.proprio_std.float()
+            mean, std = self.proprio_mean.to(proprio.device), self.proprio_std.to(proprio.device)
+            scaled = (proprio.float() - mean) / std
             condition = condition + self.proprio_embed(scaled.to(dtype)).unsqueeze(2)
         x = self.latent_embed(latents.to(dtype)) + self.position_embed + condition
         return x, condition

@@ -64,11 +64,12 @@ class LearnedIntegrator(nn.Module):
             raise SettingError(
                 f"proprio: wanted {len(self.mean)} numbers per frame, got {tuple(proprio.shape)}"
             )
+        proprio = proprio.reshape(-1, proprio.shape[-1])
         # Also true of NaN, which no comparison is
         far = ~(((proprio - self.mean) / self.std).abs() <= FARTHEST)
         if far.any():
-            entry = int(far.flatten(0, -2).any(dim=0).nonzero()[0])
-            worst = proprio[..., entry][far[..., entry]][0]
+            entry = int(far.any(dim=0).nonzero()[0])
+            worst = proprio[far[:, entry], entry][0]
             raise SettingError(
                 f"proprio: entry {entry} is {float(worst):.4g}, in the trajectories it was "
                 f"{float(self.mean[entry]):.4g} +- {float(self.std[entry]):.4g}: other units, or "

@@ -9,7 +9,10 @@ PACKAGES = ("vjepa-wm", "torch", "gymnasium", "mujoco", "numpy")
 
 
 def provenance() -> dict[str, object]:
-    """Versions of what matters, and the git commit when run from a checkout."""
+    """Versions of what matters, and the git commit when run from a checkout.
+
+    The commit ends in `-dirty` where tracked files were changed since.
+    """
     return {"versions": _versions(), "python": platform.python_version(), "git_commit": _commit()}
 
 
@@ -27,7 +30,8 @@ def _commit() -> str | None:
     try:
         # A wheel installed inside another project's repository is not of that project's commit.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("rev-parse", "HEAD")
+        is_changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "HEAD") + ("-dirty" if is_changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or an installed wheel
 

@@ -1,8 +1,9 @@
 """Train a world model on trajectories: python -m vjepa_wm.train_ac env=push trainer.minutes=10.
 
-Collects trajectories if there are none, encodes them once, trains the action-conditioned predictor
-and the temporal metric, saves the world model and evaluates it. The smallest run:
-python -m vjepa_wm.train_ac episodes=20 trainer.steps=10 metric_trainer.steps=10 predictor=tiny
+Collects trajectories if there are none, encodes them once, trains what moves proprio, the
+action-conditioned predictor and the temporal metric, saves the world model and evaluates it. The
+smallest run: python -m vjepa_wm.train_ac episodes=20 predictor=tiny trainer.steps=10
+metric_trainer.steps=10 integrator_trainer.steps=10
 """
 
 import logging
@@ -25,7 +26,7 @@ from vjepa_wm.encoders.recorded import portable, record_encoder
 from vjepa_wm.errors import DataError, IncompleteDataError
 from vjepa_wm.files import read_json, write_json
 from vjepa_wm.metric import TemporalMetric
-from vjepa_wm.predictor import ActionPredictor, open_world_model
+from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.proprio import LearnedIntegrator, proprio_statistics
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.dynamics import (
@@ -35,7 +36,7 @@ from vjepa_wm.training.dynamics import (
     horizon_figures,
 )
 from vjepa_wm.training.trainer import Logs, Trainer
-from vjepa_wm.training.warm_start import start_from
+from vjepa_wm.training.warm_start import open_start, start_from
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
 logger = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ def main(cfg: DictConfig) -> None:
 
     Example: python -m vjepa_wm.train_ac env=push trainer.minutes=10
     """
+    start = None if cfg.start_from is None else open_start(cfg.start_from)
     trajectories = open_or_collect(cfg)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
-    check_inputs(Path(cfg.out), trajectories, encoder)
+    check_inputs(cfg, trajectories, encoder)
     cache = LatentCache.build_or_open(
         trajectories,
         encoder,
@@ -60,25 +62,16 @@ def main(cfg: DictConfig) -> None:
         device=cfg.device,
         progress=progress,
     )
-    world_model = WorldModel(
-        encoder,
-        build_predictor(cfg, encoder, trajectories),
-        action_spec=ActionSpec(
-            low=trajectories.meta.action_low,
-            high=trajectories.meta.action_high,
-            frame_skip=trajectories.meta.frame_skip,
-        ),
-        metric=build_metric(cfg, encoder),
-        integrate=build_integrator(cfg, trajectories),
-    )
-    if cfg.start_from is not None:
-        start_from(world_model, open_world_model(cfg.start_from, None))
+    settings = network_settings(cfg, encoder, trajectories)
+    world_model = build_world_model(cfg, encoder, trajectories, settings)
+    if start is not None:
+        start_from(world_model, start)
     figures = {
         **train_integrator(cfg, world_model.integrate, trajectories),
         "predictor": train_predictor(cfg, world_model, cache),
         "metric": train_metric(cfg, world_model.metric, cache),
     }
-    save_world_model(cfg, world_model, trajectories, figures)
+    save_world_model(cfg, world_model, trajectories, settings, figures)
     report(Path(cfg.out), figures)
     if cfg.evaluation_episodes:
         run_verb(
@@ -110,8 +103,8 @@ def open_or_collect(cfg: DictConfig) -> Trajectories:
     return Trajectories.open(cfg.data)
 
 
-def check_inputs(out: Path, trajectories: Trajectories, encoder: FrozenEncoder) -> None:
-    """Refuse to go on with a run on other data or another encoder than it was begun with.
+def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEncoder) -> None:
+    """Refuse to go on with a run on other data, encoder or start than it was begun with.
 
     Raises:
         DataError: naming what was wanted and what came.
@@ -127,12 +120,15 @@ def check_inputs(out: Path, trajectories: Trajectories, encoder: FrozenEncoder) 
         "latent_shape": list(encoder.latent_shape),
         "preprocessing": portable(encoder.preprocessing),
         "data": trajectories.digest,
+        "proprio_dim": meta.proprio_dim if cfg.proprio else 0,
+        "start_from": cfg.start_from,
     }
+    out = Path(cfg.out)
     path = out / "inputs.json"
     if not path.exists():
         write_json(path, inputs)
         return
-    begun = read_json(path)
+    begun = {"proprio_dim": 0, "start_from": None, **read_json(path)}  # older versions had neither
     faults = [
         f"{name}: wanted {begun[name]}, got {inputs[name]}"
         for name in inputs
@@ -145,60 +141,61 @@ def check_inputs(out: Path, trajectories: Trajectories, encoder: FrozenEncoder) 
         )
 
 
-def build_predictor(
+def network_settings(
     cfg: DictConfig, encoder: FrozenEncoder, trajectories: Trajectories
-) -> ActionPredictor:
-    """Make an untrained predictor that fits the encoder's latents and the data's actions."""
-    torch.manual_seed(cfg.trainer.seed)
-    return ActionPredictor(**predictor_settings(cfg, encoder, trajectories)).to(cfg.device)
+) -> dict[str, dict[str, object] | None]:
+    """Everything that makes the networks again, as the checkpoint records it.
 
-
-def predictor_settings(
-    cfg: DictConfig, encoder: FrozenEncoder, trajectories: Trajectories
-) -> dict[str, object]:
-    """Everything that makes the predictor again, as it is recorded in the checkpoint."""
-    mean, std = statistics(cfg, trajectories)
+    The integrator's are None where proprio is not wanted or was not recorded.
+    """
+    patches, dim = encoder.latent_shape
+    action_dim = trajectories.meta.action_dim
+    statistics, integrator = {}, None
+    if cfg.proprio and trajectories.meta.proprio_dim:
+        shards = [torch.from_numpy(shard.copy()) for shard in trajectories.proprio.shards]
+        mean, std = proprio_statistics(torch.cat(shards))
+        statistics = {"proprio_mean": mean, "proprio_std": std}
+        integrator = {"mean": mean, "std": std, "action_dim": action_dim, **cfg.integrator}
+    elif cfg.proprio:
+        logger.info("%s has no proprio: training without", trajectories.folder)
     return {
-        "latent_dim": encoder.latent_shape[1],
-        "grid": encoder.grid,
-        "action_dim": trajectories.meta.action_dim,
-        "proprio_mean": mean,
-        "proprio_std": std,
-        **cfg.predictor,
+        "predictor": {
+            "latent_dim": dim,
+            "grid": encoder.grid,
+            "action_dim": action_dim,
+            **statistics,
+            **cfg.predictor,
+        },
+        "metric": {"latent_dim": dim, "num_patches": patches, **cfg.metric},
+        "integrator": integrator,
     }
 
 
-def statistics(
-    cfg: DictConfig, trajectories: Trajectories
-) -> tuple[list[float], list[float]] | tuple[None, None]:
-    """Mean and standard deviation of the proprio, where it is wanted and was recorded."""
-    if not (cfg.proprio and trajectories.meta.proprio_dim):
-        return None, None
-    shards = [torch.from_numpy(shard.copy()) for shard in trajectories.proprio.shards]
-    return proprio_statistics(torch.cat(shards))
-
-
-def integrator_settings(cfg: DictConfig, trajectories: Trajectories) -> dict[str, object] | None:
-    """Everything that makes the integrator again; None without proprio."""
-    mean, std = statistics(cfg, trajectories)
-    if mean is None:
-        return None
-    action_dim = trajectories.meta.action_dim
-    return {"mean": mean, "std": std, "action_dim": action_dim, **cfg.integrator}
-
-
-def build_integrator(cfg: DictConfig, trajectories: Trajectories) -> LearnedIntegrator | None:
-    """Make an untrained integrator that fits the data's proprio and actions, where it is used."""
-    torch.manual_seed(cfg.integrator_trainer.seed)
-    settings = integrator_settings(cfg, trajectories)
-    return None if settings is None else LearnedIntegrator(**settings).to(cfg.device)
-
-
-def build_metric(cfg: DictConfig, encoder: FrozenEncoder) -> TemporalMetric:
-    """Make an untrained metric that fits the encoder's latents."""
+def build_world_model(
+    cfg: DictConfig,
+    encoder: FrozenEncoder,
+    trajectories: Trajectories,
+    settings: dict[str, dict[str, object] | None],
+) -> WorldModel:
+    """Put an untrained world model together, each network from its trainer's seed."""
+    torch.manual_seed(cfg.trainer.seed)
+    predictor = ActionPredictor(**settings["predictor"])
     torch.manual_seed(cfg.metric_trainer.seed)
-    patches, dim = encoder.latent_shape
-    return TemporalMetric(latent_dim=dim, num_patches=patches, **cfg.metric).to(cfg.device)
+    metric = TemporalMetric(**settings["metric"])
+    integrate = None
+    if settings["integrator"] is not None:
+        torch.manual_seed(cfg.integrator_trainer.seed)
+        integrate = LearnedIntegrator(**settings["integrator"])
+    meta = trajectories.meta
+    return WorldModel(
+        encoder,
+        predictor,
+        action_spec=ActionSpec(
+            low=meta.action_low, high=meta.action_high, frame_skip=meta.frame_skip
+        ),
+        metric=metric,
+        integrate=integrate,
+    ).to(cfg.device)
 
 
 def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache) -> Logs:
@@ -243,7 +240,8 @@ def validation_figures(
     """Open-loop errors on held-out windows, as many at a time as memory allows."""
     window_bytes = 4 * batch.latents[0].numel()
     rows = max(2, VALIDATION_BYTES // window_bytes)
-    chunks = zip(*(part.split(rows) for part in batch[:3]), strict=True)
+    parts = (batch.latents, batch.actions, batch.proprio)
+    chunks = zip(*(part.split(rows) for part in parts), strict=True)
     sums: dict[str, Tensor] = {}
     for latents, actions, proprio in chunks:
         errors = horizon_errors(
@@ -296,6 +294,13 @@ def train_integrator(
     figures = trainer.fit(
         integrator, loss, folder=folder, validate=validate, select="held_out_error"
     )
+    if figures["held_out_error"] >= figures["copy_error"]:
+        logger.warning(
+            "moving proprio by the actions is no better than leaving it where it is (%.3g and %.3g "
+            "standard deviations): train with proprio=false",
+            figures["held_out_error"],
+            figures["copy_error"],
+        )
     return {"integrator": figures}
 
 
@@ -337,27 +342,25 @@ def draw(
 
 
 def save_world_model(
-    cfg: DictConfig, world_model: WorldModel, trajectories: Trajectories, figures: dict[str, Logs]
+    cfg: DictConfig,
+    world_model: WorldModel,
+    trajectories: Trajectories,
+    settings: dict[str, dict[str, object] | None],
+    figures: dict[str, Logs],
 ) -> None:
     """Write predictor, metric and integrator with everything needed to load and to judge them."""
     encoder = world_model.encoder
-    parts: dict[str, nn.Module] = {
+    networks: dict[str, nn.Module | None] = {
         "predictor": world_model.predictor,
         "metric": world_model.metric,
+        "integrator": world_model.integrate,
     }
-    if world_model.integrate is not None:
-        parts["integrator"] = world_model.integrate
+    parts = {name: network for name, network in networks.items() if network is not None}
     config = {
         "kind": "world_model",
         "name": cfg.env.name,
         "env_id": cfg.env.id,
-        "predictor": predictor_settings(cfg, encoder, trajectories),
-        "integrator": integrator_settings(cfg, trajectories),
-        "metric": {
-            "latent_dim": encoder.latent_shape[1],
-            "num_patches": encoder.latent_shape[0],
-            **cfg.metric,
-        },
+        **settings,
         "action_spec": {
             "low": trajectories.meta.action_low,
             "high": trajectories.meta.action_high,
@@ -381,7 +384,10 @@ def report(out: Path, figures: dict[str, Logs]) -> None:
     for k in range(1, horizons + 1):
         true, shuffled, copy = (row[f"h{k}_{name}"] for name in ("true", "shuffled", "copy"))
         print(f"{k:>8} {true:8.3f} {shuffled:9.3f} {copy:8.3f}")
-    print(f"world model: {out}   curves: {out}/predictor/metrics.jsonl, {out}/metric/metrics.jsonl")
+    if "integrator" in figures:
+        moved, still = (figures["integrator"][name] for name in ("held_out_error", "copy_error"))
+        print(f"proprio moved by actions: error {moved:.3f}, left alone {still:.3f} (deviations)")
+    print(f"world model: {out}   curves: {out}/{{{','.join(figures)}}}/metrics.jsonl")
 
 
 if __name__ == "__main__":

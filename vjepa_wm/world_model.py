@@ -245,6 +245,7 @@ class Imagination:
         """Imagine candidates of some problems, with their proprio (B, N, 1 + T, Q)."""
         net = self.world_model.predictor
         batch, candidates, horizon = actions.shape[:3]
+        net.check_length(self.past.length // net.tokens_per_frame + horizon)
         caches = self.past[problems].caches(
             max_tokens=self.past.length + horizon * net.tokens_per_frame, copies=candidates
         )

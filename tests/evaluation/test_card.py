@@ -8,6 +8,7 @@ WORLD_MODEL = {
     "env_id": "envs:vjepa_wm/Push-v0",
     "encoder": {"name": "compact"},
     "data": {"data/push": "digest"},
+    "predictor": {"width": 192},
     "config": {"trainer": {"minutes": 15.0, "batch_size": 48}, "metric_trainer": {"minutes": 2.0}},
     "figures": {
         "predictor": {

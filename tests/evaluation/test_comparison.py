@@ -13,7 +13,13 @@ from vjepa_wm.evaluation.report import summarise, write_report
 
 
 def write(
-    folder: Path, solved: str, *, level: str = "near", first: int = 0, **config: object
+    folder: Path,
+    solved: str,
+    *,
+    level: str = "near",
+    first: int = 0,
+    tasks: str = "t",
+    **config: object,
 ) -> Path:
     """Write a run of one agent: `solved` has a 1 for each task that it solves, from a seed on."""
     episodes = [
@@ -30,6 +36,7 @@ def write(
         for i, mark in enumerate(solved)
     ]
     about = {"env": "push", "level": level, "config": {"planner": {"horizon": 6}, **config}}
+    about["digests"] = {"tasks": tasks, "model": "m"}
     row = summarise("mpc", episodes, seconds=1.0)
     write_report(folder, {"mpc": episodes}, [row], about=about)
     return folder
@@ -38,17 +45,17 @@ def write(
 def test_tasks_are_compared_one_by_one(tmp_path: Path) -> None:
     """Six of ten and nine of ten: four gained, one lost, and what was set differently."""
     (first,) = read_run(write(tmp_path / "a", "1111110000"))
-    (other,) = read_run(write(tmp_path / "b", "1111101111", seed=1))
+    (other,) = read_run(write(tmp_path / "b", "1111101111", env={"frame_skip": 5}))
     found = difference(first, other)
     assert (found.shared, found.gained, found.lost) == (10, 4, 1)
     assert found.success.mean == pytest.approx(0.3)
     assert found.success.low < 0.3 < found.success.high
-    assert found.settings == {"seed": (None, 1)}
+    assert found.settings == {"env.frame_skip": (None, 5)}
     lines = comparison([first, other])
     assert lines[0] == "push, near goals"
     assert "a:mpc: 60 [31, 83] % of 10" in lines[1]
     assert "+30 " in lines[3] and "4 gained, 1 lost; could be chance" in lines[3]
-    assert lines[4].strip() == "seed: None -> 1"
+    assert lines[4].strip() == "env.frame_skip: None -> 5"
 
 
 def test_only_shared_tasks_count(tmp_path: Path) -> None:
@@ -57,6 +64,8 @@ def test_only_shared_tasks_count(tmp_path: Path) -> None:
     assert difference(first, other).shared == 2
     (apart,) = read_run(write(tmp_path / "c", "1111", first=100))
     assert "not comparable: 0 tasks in common" in comparison([first, apart])[-1]
+    (changed,) = read_run(write(tmp_path / "d", "1010", tasks="u"))
+    assert difference(first, changed).shared == 0
 
 
 def test_levels_stand_apart_in_the_order_given(tmp_path: Path) -> None:

@@ -186,3 +186,34 @@ def test_the_real_world_model_fits_in() -> None:
     loss, _ = loss_of(model.predictor, (latents, actions), **options)
     loss.backward()
     assert all(p.grad.isfinite().all() for p in model.predictor.parameters())
+
+
+def test_open_loop_errors_use_observed_proprio_only() -> None:
+    """What is sensed after the context is integrated, not looked up."""
+    spec = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), frame_skip=1)
+    net = tiny.predictor(takes_proprio=True)
+    model = WorldModel(tiny.encoder(), net, action_spec=spec, integrate=tiny.integrator())
+    latents, actions, proprio = torch.randn(3, 6, 6, 12), torch.randn(3, 5, 2), torch.randn(3, 6, 3)
+    later, earlier = proprio.clone(), proprio.clone()
+    later[:, 2:] += 1
+    earlier[:, :2] += 1
+    wanted, same, other = (
+        horizon_errors(model, latents, actions, given, context_len=2)["true"]
+        for given in (proprio, later, earlier)
+    )
+    assert torch.equal(wanted, same)
+    assert not torch.allclose(wanted, other)
+
+
+def test_the_loss_gives_each_frame_its_own_proprio() -> None:
+    """The last frame is a target only: what was sensed there changes nothing."""
+    net = tiny.predictor(takes_proprio=True)
+    latents, actions, proprio = torch.randn(3, 6, 6, 12), torch.randn(3, 5, 2), torch.randn(3, 6, 3)
+    options = {"rollout_steps": 2, "rollout_weight": 0.5}
+    loss, _ = loss_of(net, (latents, actions, proprio), **options)
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in net.proprio_embed.parameters())
+    last = proprio.clone()
+    last[:, -1] += 1
+    assert torch.equal(loss, loss_of(net, (latents, actions, last), **options)[0])
+    assert not torch.equal(loss, loss_of(net, (latents, actions, proprio + 1), **options)[0])

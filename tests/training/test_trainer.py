@@ -189,6 +189,12 @@ def test_the_sooner_of_two_budgets_ends_a_run(tmp_path: Path) -> None:
     assert len(toy.losses) <= 1
 
 
+def test_a_budget_of_no_steps_measures_only(tmp_path: Path) -> None:
+    toy = Toy()
+    assert toy.fit(tmp_path, steps=0)["step"] == 0
+    assert toy.losses == []
+
+
 @pytest.mark.parametrize(
     ("select", "values", "kept"),
     [

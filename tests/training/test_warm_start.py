@@ -57,5 +57,9 @@ def test_another_encoder_or_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot start the predictor .* missing blocks"):
         start_from(fresh(loaded, depth=3), loaded)
     loaded.config["encoder"]["digest"] = "another"
-    with pytest.raises(CheckpointError, match="latents of encoder another"):
+    with pytest.raises(CheckpointError, match="encoder: wanted .*, got another"):
         start_from(fresh(loaded), loaded)
+    loaded = load_checkpoint(folder)
+    loaded.config["action_spec"]["frame_skip"] = 7
+    with pytest.raises(CheckpointError, match="frame_skip: wanted 2, got 7"):
+        start_from(fresh(load_checkpoint(folder)), loaded)

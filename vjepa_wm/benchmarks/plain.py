@@ -18,6 +18,7 @@ from vjepa_wm.costs import Goal, score
 from vjepa_wm.encoders.frozen import layer_norm
 from vjepa_wm.frame_predictor import Cache, frame_mask
 from vjepa_wm.nn.rope import Rope
+from vjepa_wm.poses import PoseIntegrator
 from vjepa_wm.token_predictor import TokenPredictor
 from vjepa_wm.world_model import LatentCost, WorldModel
 
@@ -63,52 +64,11 @@ class PlainWorldModel(WorldModel):
             integrate=world_model.integrate,
         )
 
-    @torch.no_grad()
-    def costs(
-        self,
-        context: Tensor,
-        past_actions: Tensor,
-        actions: Tensor,
-        proprio: Tensor | None = None,
-        *,
-        goal: Tensor | Goal,
-        cost: LatentCost,
-    ) -> Tensor:
-        """Score candidates as `WorldModel.costs` does."""
-        rows = []
-        for b in range(len(actions)):
-            one = slice(b, b + 1)
-            latents, moved = self._imagine(
-                context[b], past_actions[b], actions[b], None if proprio is None else proprio[b]
-            )
-            rows.append(score(cost, latents, goal[one], actions=actions[one], proprio=moved))
-        return torch.cat(rows)
-
     def observe(
         self, context: Tensor, past_actions: Tensor, proprio: Tensor | None = None
     ) -> "PlainImagination":
         """Compute nothing: the history is recomputed in every step."""
         return PlainImagination(self, context, past_actions, proprio)
-
-    def _imagine(
-        self, context: Tensor, past_actions: Tensor, actions: Tensor, proprio: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Imagine the candidates (N, T, A) of a problem; (1, N, T, P, D) and (1, N, T, Q)."""
-        candidates = len(actions)
-        frames = context.repeat(candidates, 1, 1, 1)
-        taken = past_actions.repeat(candidates, 1, 1)
-        poses = None if proprio is None else proprio.repeat(candidates, 1, 1)
-        for t in range(actions.shape[1]):
-            taken = torch.cat([taken, actions[:, t : t + 1]], dim=1)
-            predicted = self.predictor(frames, taken, poses)[:, -1:]
-            frames = torch.cat([frames, predicted], dim=1)
-            if poses is not None:
-                last = zip(poses[:, -1], actions[:, t], strict=True)
-                moved = torch.stack([self.integrate(pose, action) for pose, action in last])
-                poses = torch.cat([poses, moved.unsqueeze(1)], dim=1)
-        observed = len(context)
-        moved = None if poses is None else poses[:, observed:].unsqueeze(0)
-        return frames[:, observed:].unsqueeze(0), moved
 
 
 @dataclass(frozen=True)
@@ -120,8 +80,36 @@ class PlainImagination:
     past_actions: Tensor
     proprio: Tensor | None
 
+    @torch.no_grad()
     def costs(self, actions: Tensor, *, goal: Tensor | Goal, cost: LatentCost) -> Tensor:
-        """Score candidates (B, N, T, A); returns (B, N)."""
-        return self.world_model.costs(
-            self.context, self.past_actions, actions, self.proprio, goal=goal, cost=cost
-        )
+        """Score candidates (B, N, T, A) as `Imagination.costs` does; returns (B, N)."""
+        rows = []
+        for b in range(len(actions)):
+            one = slice(b, b + 1)
+            latents, moved = self._imagine(b, actions[b])
+            rows.append(score(cost, latents, goal[one], actions=actions[one], proprio=moved))
+        return torch.cat(rows)
+
+    def _imagine(self, problem: int, actions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Imagine the candidates (N, T, A) of a problem; (1, N, T, P, D) and (1, N, T, Q)."""
+        candidates, observed = len(actions), self.context.shape[1]
+        frames = self.context[problem].repeat(candidates, 1, 1, 1)
+        taken = self.past_actions[problem].repeat(candidates, 1, 1)
+        poses = None if self.proprio is None else self.proprio[problem].repeat(candidates, 1, 1)
+        for t in range(actions.shape[1]):
+            taken = torch.cat([taken, actions[:, t : t + 1]], dim=1)
+            predicted = self.world_model.predictor(frames, taken, poses)[:, -1:]
+            frames = torch.cat([frames, predicted], dim=1)
+            if poses is not None:
+                moved = self._moved(poses[:, -1], actions[:, t])
+                poses = torch.cat([poses, moved.unsqueeze(1)], dim=1)
+        moved = None if poses is None else poses[:, observed:].unsqueeze(0)
+        return frames[:, observed:].unsqueeze(0), moved
+
+    def _moved(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """Move proprio (N, Q): poses one after another as published, all else at once."""
+        integrate = self.world_model.integrate
+        if not isinstance(integrate, PoseIntegrator):
+            return integrate(proprio, actions)
+        pairs = zip(proprio, actions, strict=True)
+        return torch.stack([integrate(pose, action) for pose, action in pairs])

@@ -40,7 +40,7 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
         f"- Training: {run['trainer']['minutes']:g} minutes for the predictor (kept at step "
         f"{figures['predictor']['step']}, batches of {run['trainer']['batch_size']} windows), at "
         f"most {run['metric_trainer']['minutes']:g} for the metric.\n"
-        f"- Input: pixels{' and proprio' if config.get('integrator') else ''}.",
+        f"- Input: pixels{' and proprio' if 'proprio_mean' in config['predictor'] else ''}.",
         "## Open-loop error on held-out episodes (L1 on latents)\n\n"
         + _error_table(figures["predictor"]),
         "## Goal reaching on the frozen tasks\n\n" + _success_table(summaries),

@@ -12,7 +12,7 @@ from vjepa_wm.evaluation.report import EPISODES_FILE, SUMMARY_FILE
 from vjepa_wm.evaluation.statistics import PairedDifference, paired_bootstrap, wilson_interval
 from vjepa_wm.files import read_json
 
-_NOT_SETTINGS = {"agent", "episodes", "level", "env"}  # said elsewhere in the table
+_NOT_SETTINGS = {"agent", "episodes"}  # said elsewhere in the table
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Entry:
         name: Folder of the run, and the agent.
         env: Environment.
         level: Difficulty.
+        tasks: Digest of the list of tasks; "" for tasks that were drawn.
         success: Seed of each task -> whether its goal was reached.
         faults: Episodes stopped because of what the agent returned.
         settings: Options of the run, flat: ``planner.horizon`` -> 6.
@@ -31,6 +32,7 @@ class Entry:
     name: str
     env: str
     level: str
+    tasks: str
     success: Mapping[int, bool]
     faults: int
     settings: Mapping[str, object]
@@ -77,7 +79,7 @@ def read_run(folder: Path) -> list[Entry]:
         with (folder / EPISODES_FILE).open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         return [_entry(folder, summary, row, lines) for row in summary["rows"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder} is not what evaluate writes: {error!r} in its files") from error
 
 
@@ -94,13 +96,15 @@ def _entry(
             f"{folder}: {EPISODES_FILE} has {len(own)} episodes of {row['agent']}, {SUMMARY_FILE} "
             f"says {row['episodes']}: one of them is not of this run"
         )
+    digests = dict(summary["digests"])
     return Entry(
         name=f"{folder}:{row['agent']}",
         env=summary["env"],
         level=summary["level"],
+        tasks=digests.pop("tasks"),
         success={int(line["seed"]): line["is_success"] == "1" for line in own},
         faults=row["faults"],
-        settings=dict(_flat(summary["config"])),
+        settings=dict(_flat({**summary["config"], "digest": digests})),
     )
 
 
@@ -116,7 +120,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ob
 
 def difference(first: Entry, other: Entry, *, seed: int = 0) -> Difference:
     """Compare two entries task by task; the interval is a paired bootstrap over tasks."""
-    shared = sorted(first.success.keys() & other.success.keys())
+    shared = (
+        sorted(first.success.keys() & other.success.keys()) if first.tasks == other.tasks else []
+    )
     pairs = [(first.success[task], other.success[task]) for task in shared]
     options = sorted(first.settings.keys() | other.settings.keys())
     values = {name: tuple(e.settings.get(name) for e in (first, other)) for name in options}

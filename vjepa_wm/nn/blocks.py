@@ -87,8 +87,15 @@ def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> 
         What `attend` gives with the past in front of each candidate's own.
     """
     total = past[0].shape[2] + key.shape[2]
-    if query.device.type != "cpu" or total <= _max_plain_tokens(query) or query.requires_grad:
+    if total <= _max_plain_tokens(query):
         return _attend_past_plainly(query, key, value, past)
+    if query.requires_grad:  # the fused kernel, whose logarithms have no gradient, on whole rows
+        copies = len(query) // len(past[0])
+        keys, values = (
+            torch.cat([part.repeat_interleave(copies, dim=0), own], dim=2)
+            for part, own in zip(past, (key, value), strict=True)
+        )
+        return attend(query, keys, values, None)
     batch = len(past[0])
     to_past, past_size = _FUSED(_by_problem(query, batch), *past)
     to_own, own_size = _FUSED(query, key, value)

@@ -40,16 +40,16 @@ class KVCache:
         end = self.length + keys.shape[2]
         if end > self.max_tokens:
             raise ValueError(f"the cache holds {self.max_tokens} tokens, {end} were wanted")
-        start, self._own = self._own, self._own + keys.shape[2]
+        room = self.max_tokens - self.length
+        start, self._own, self.length = self._own, self._own + keys.shape[2], end
+        if keys.requires_grad:  # autograd needs the old store as it was: make a new one
+            new = torch.stack([keys, values])
+            old = [] if self._store is None else [self._store[:, :, :, :start]]
+            self._store = torch.cat([*old, new], dim=3)
+            return self._store[0], self._store[1]
         if self._store is None:
             rows, heads, _, head_dim = keys.shape
-            room = self.max_tokens - self.length
             self._store = keys.new_empty(2, rows, heads, room, head_dim)
-        self.length = end
-        if keys.requires_grad:  # autograd needs the old store as it was: make a new one
-            old = self._store[:, :, :, :start]
-            self._store = torch.cat([old, torch.stack([keys, values])], dim=3)
-            return self._store[0], self._store[1]
         self._store[0, :, :, start : self._own] = keys
         self._store[1, :, :, start : self._own] = values
         return self._store[0, :, :, : self._own], self._store[1, :, :, : self._own]

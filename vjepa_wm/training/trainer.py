@@ -173,7 +173,7 @@ class _Loop:
         self.clock = now
         shares = [0.0]
         if self.trainer.steps is not None:
-            shares.append(self.step / max(self.trainer.steps, 1))
+            shares.append(self.step / self.trainer.steps if self.trainer.steps else 1.0)
         if self.trainer.minutes is not None:
             shares.append(self.seconds / max(60 * self.trainer.minutes, 1e-9))
         return min(max(shares), 1.0)

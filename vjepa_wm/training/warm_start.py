@@ -4,34 +4,65 @@ from torch import nn
 
 from vjepa_wm.checkpoint import Checkpoint, tensor_faults
 from vjepa_wm.errors import CheckpointError
+from vjepa_wm.predictor import SHIPPED, open_world_model
+from vjepa_wm.vjepa2_ac import PREDICTORS
 from vjepa_wm.world_model import WorldModel
 
 # What a predictor may have that the one it starts from has not: it begins by changing nothing.
 _MAY_BE_NEW = ("proprio_embed.",)
 
 
+def open_start(name_or_path: str) -> Checkpoint:
+    """Read what to start from: a world model shipped, or the folder of one trained here.
+
+    Raises:
+        UnknownNameError: there is no such model; the nearest names are given.
+        CheckpointError: the folder is incomplete, damaged or holds something else.
+    """
+    if name_or_path in PREDICTORS:
+        raise CheckpointError(
+            f"{name_or_path} has another kind of predictor than train_ac trains: start from "
+            f"{', '.join(SHIPPED)}, or from a folder train_ac wrote"
+        )
+    return open_world_model(name_or_path, None)
+
+
 def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
     """Give predictor, metric and integrator the weights of a checkpoint.
 
-    A predictor that takes proprio may start from one that does not: its new part is untouched. The
-    integrator is only taken over where the checkpoint has one.
+    A predictor that takes proprio may start from one that does not: its new part is untouched. What
+    read proprio keeps reading it in standard deviations, of the new trajectories from now on.
 
     Args:
         world_model: as it was built for this training.
         loaded: the checkpoint of a world model.
 
     Raises:
-        CheckpointError: another encoder made its latents, or a tensor does not fit.
+        CheckpointError: it was made with another encoder or other actions, or a tensor does not
+            fit.
     """
-    wanted, found = world_model.encoder.digest, loaded.config["encoder"]["digest"]
-    if wanted != found:
+    spec = world_model.action_spec
+    recorded = loaded.config["action_spec"]
+    wanted = {
+        "encoder": world_model.encoder.digest,
+        "low": list(spec.low),
+        "high": list(spec.high),
+        "frame_skip": spec.frame_skip,
+    }
+    found = {
+        "encoder": loaded.config["encoder"]["digest"],
+        "low": list(recorded["low"]),
+        "high": list(recorded["high"]),
+        "frame_skip": recorded["frame_skip"],
+    }
+    faults = [f"{k}: wanted {wanted[k]}, got {found[k]}" for k in wanted if wanted[k] != found[k]]
+    if faults:
         raise CheckpointError(
-            f"{loaded.folder} was trained on latents of encoder {found}, this run uses {wanted}: "
-            "name the same encoder, or start from nothing"
+            f"cannot start from {loaded.folder}, it was trained with others: {'; '.join(faults)}"
         )
     _take(world_model.predictor, loaded, "predictor")
     _take(world_model.metric, loaded, "metric")
-    if world_model.integrate is not None and loaded.config.get("integrator") is not None:
+    if world_model.integrate is not None and "integrator" in loaded.parts:
         _take(world_model.integrate, loaded, "integrator")
 
 
