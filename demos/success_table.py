@@ -1,6 +1,6 @@
 """Print how often goals were reached: python -m demos.success_table (the end of make demo).
 
-The demos of this machine stand beside the figures measured once on 100 frozen tasks and shipped
+The demos of this machine stand beside the figures measured once on frozen tasks and shipped
 with the weights; `python -m vjepa_wm.evaluate env=push agent=all` measures them again.
 """
 
