@@ -93,8 +93,8 @@ def test_tokens_of_a_frame_see_each_other(predictor, batch) -> None:
 
 def cached(predictor: ActionPredictor, latents: Tensor, actions: Tensor, past: int) -> Tensor:
     """Predict from frame `past` on, one step at a time."""
-    caches = predictor.prefill(
-        latents[:, :past], actions[:, :past], max_frames=latents.shape[1], copies=1
+    caches = tiny.caches_after(
+        predictor, latents[:, :past], actions[:, :past], max_frames=latents.shape[1]
     )
     steps = range(past, latents.shape[1])
     return torch.stack([predictor.step(latents[:, t], actions[:, t], caches) for t in steps], 1)
@@ -131,12 +131,12 @@ def test_copies_share_one_past(predictor, batch) -> None:
     """Candidates of a problem are neighbouring rows, each as if it had the past for itself."""
     latents, actions = batch
     candidates = torch.randn(6, 2, generator=torch.Generator().manual_seed(2))
-    shared = predictor.prefill(latents[:, :2], actions[:, :2], max_frames=3, copies=3)
+    shared = tiny.caches_after(predictor, latents[:, :2], actions[:, :2], max_frames=3, copies=3)
     newest = latents[:, 2].repeat_interleave(3, dim=0)
     together = predictor.step(newest, candidates, shared)
     for row in range(6):
         problem = slice(row // 3, row // 3 + 1)
-        own = predictor.prefill(latents[problem, :2], actions[problem, :2], max_frames=3, copies=1)
+        own = tiny.caches_after(predictor, latents[problem, :2], actions[problem, :2], max_frames=3)
         alone = predictor.step(latents[problem, 2], candidates[row : row + 1], own)
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
 
@@ -157,7 +157,7 @@ def test_more_frames_than_trained_on_are_refused(predictor, batch) -> None:
     message = "6 frames .* trained on 5"
     with pytest.raises(ValueError, match=message):
         predictor(latents[:, [0, 0, 1, 2, 3, 4]], actions[:, [0, 0, 1, 2, 3, 4]])
-    caches = predictor.prefill(latents, actions, max_frames=6, copies=1)
+    caches = tiny.caches_after(predictor, latents, actions, max_frames=6)
     with pytest.raises(ValueError, match=message):
         predictor.step(latents[:, 0], actions[:, 0], caches)
 

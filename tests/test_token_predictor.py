@@ -124,7 +124,7 @@ def test_cached_steps_are_the_parallel_pass(past: int, proprio_dim: int | None) 
     states = None if proprio_dim is None else states
     wanted = predictor(latents, actions, states)[:, past:]
     before = [None if x is None else x[:, :past] for x in (latents, actions, states)]
-    caches = predictor.prefill(*before, max_frames=FRAMES, copies=1)
+    caches = tiny.caches_after(predictor, *before, max_frames=FRAMES)
     stepped = [
         predictor.step(
             latents[:, t], actions[:, t], caches, None if states is None else states[:, t]

@@ -12,7 +12,9 @@ from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.nn.kv_cache import KVCache
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.proprio import LearnedIntegrator
 
@@ -67,6 +69,14 @@ def predictor(*, max_frames: int = 5, takes_proprio: bool = False) -> ActionPred
             **(statistics if takes_proprio else {}),
         )
     ).eval()
+
+
+def caches_after(
+    predictor: FramePredictor, *past: torch.Tensor | None, max_frames: int, copies: int = 1
+) -> list[KVCache]:
+    """Show a predictor a past (latents, actions, proprio); caches for so many frames in all."""
+    observed = predictor.observe(*past)
+    return observed.caches(max_tokens=max_frames * predictor.tokens_per_frame, copies=copies)
 
 
 def integrator() -> LearnedIntegrator:

@@ -118,27 +118,6 @@ class FramePredictor(nn.Module, ABC):
         self._through_blocks(x, condition, self._rope(0, latents.shape[1]), recorders)
         return Past(tuple((recorder.keys, recorder.values) for recorder in recorders))
 
-    def prefill(
-        self,
-        latents: Tensor,
-        actions: Tensor,
-        proprio: Tensor | None = None,
-        *,
-        max_frames: int,
-        copies: int,
-    ) -> list[KVCache]:
-        """Observe, and begin to imagine: the caches that `step` takes, one per block.
-
-        Args:
-            latents: see `observe`.
-            actions: see `observe`.
-            proprio: see `observe`.
-            max_frames: how many frames the caches must hold in the end.
-            copies: candidates per problem that share this past; the steps' rows are B * copies.
-        """
-        past = self.observe(latents, actions, proprio)
-        return past.caches(max_tokens=max_frames * self.tokens_per_frame, copies=copies)
-
     def step(
         self,
         latents: Tensor,

@@ -16,6 +16,7 @@ from vjepa_wm.encoders.frozen import layer_norm
 from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import Cache, FramePredictor
 from vjepa_wm.nn.blocks import NORM_EPS, Block, attend, attend_past, init_transformer
+from vjepa_wm.nn.kv_cache import cached
 from vjepa_wm.nn.rope import Rope, grid_positions, rope_3d
 
 MLP_RATIO = 4.0
@@ -28,10 +29,7 @@ class FrameCausalBlock(Block):
         """Map frames (B, T, S, W) to (B, T, S, W)."""
         frames = x.shape[1:3]
         query, key, value = self.attn.project(self.norm1(x).flatten(1, 2), rope)
-        past = None
-        if cache is not None:
-            key, value = cache.append(key, value)
-            past = cache.past
+        key, value, past = cached(key, value, cache)
         if past is None:
             h = attend_frames(query, key, value, tokens_per_frame=frames[1])
         else:  # one frame, which sees all

@@ -12,7 +12,7 @@ def encoder_card(config: Config) -> str:
     return f"""# {config["name"]}: a compact V-JEPA encoder
 
 Pretrained by this project on its own simulations, with no labels, no actions and no pixels to
-predict; frozen everywhere else. Made by `make weights`.
+predict; frozen everywhere else. Made by the verbs that `make weights` runs.
 
 - Network: video ViT, {config["vit"]["embed_dim"]} wide, {config["vit"]["depth"]} deep,
   patch {config["vit"]["patch_size"]}, tubelet {config["vit"]["tubelet_size"]},
@@ -35,7 +35,8 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
     parts = [
         f"# {config['name']}: world model for {config['env_id']}",
         "An action-conditioned predictor and a temporal metric on the frozen "
-        f"`{config['encoder']['name']}` encoder. Made by `make weights`.",
+        f"`{config['encoder']['name']}` encoder. Made by the verbs that "
+        "`make weights` runs.",
         f"- Data: {', '.join(sorted(config['data']))}.\n"
         f"- Training: {run['trainer']['minutes']:g} minutes for the predictor (kept at step "
         f"{figures['predictor']['step']}, batches of {run['trainer']['batch_size']} windows), at "

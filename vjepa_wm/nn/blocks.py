@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vjepa_wm.nn.kv_cache import KeysValues, KVCache
+from vjepa_wm.nn.kv_cache import KeysValues, KVCache, cached
 from vjepa_wm.nn.rope import Rope, apply_rope
 
 NORM_EPS = 1e-6
@@ -40,10 +40,7 @@ class Attention(nn.Module):
         `mask` is boolean (L, L), True where a query may attend.
         """
         query, key, value = self.project(x, rope)
-        past = None
-        if cache is not None:
-            key, value = cache.append(key, value)
-            past = cache.past
+        key, value, past = cached(key, value, cache)
         x = (
             attend(query, key, value, mask)
             if past is None

@@ -55,6 +55,15 @@ class KVCache:
         return self._store[0, :, :, : self._own], self._store[1, :, :, : self._own]
 
 
+def cached(
+    keys: Tensor, values: Tensor, cache: KVCache | None
+) -> tuple[Tensor, Tensor, KeysValues | None]:
+    """Add new tokens to a cache, if there is one; returns all own tokens, and the shared past."""
+    if cache is None:
+        return keys, values, None
+    return *cache.append(keys, values), cache.past
+
+
 @dataclass(frozen=True)
 class Past:
     """Keys and values of what was observed of B problems, computed once and never written to.

@@ -1,5 +1,9 @@
 """Start training from a world model instead of from random weights."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
 from torch import nn
 
 from vjepa_wm.checkpoint import Checkpoint, tensor_faults
@@ -41,20 +45,8 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
         CheckpointError: it was made with another encoder or other actions, or a tensor does not
             fit.
     """
-    spec = world_model.action_spec
-    recorded = loaded.config["action_spec"]
-    wanted = {
-        "encoder": world_model.encoder.digest,
-        "low": list(spec.low),
-        "high": list(spec.high),
-        "frame_skip": spec.frame_skip,
-    }
-    found = {
-        "encoder": loaded.config["encoder"]["digest"],
-        "low": list(recorded["low"]),
-        "high": list(recorded["high"]),
-        "frame_skip": recorded["frame_skip"],
-    }
+    wanted = _made_for(world_model.encoder.digest, asdict(world_model.action_spec))
+    found = _made_for(loaded.config["encoder"]["digest"], loaded.config["action_spec"])
     faults = [f"{k}: wanted {wanted[k]}, got {found[k]}" for k in wanted if wanted[k] != found[k]]
     if faults:
         raise CheckpointError(
@@ -64,6 +56,12 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
     _take(world_model.metric, loaded, "metric")
     if world_model.integrate is not None and "integrator" in loaded.parts:
         _take(world_model.integrate, loaded, "integrator")
+
+
+def _made_for(encoder: str, spec: Mapping[str, Any]) -> dict[str, object]:
+    """What two world models must share: their encoder's digest and their actions."""
+    bounds = {name: list(spec[name]) for name in ("low", "high")}
+    return {"encoder": encoder, **bounds, "frame_skip": spec["frame_skip"]}
 
 
 def _take(module: nn.Module, loaded: Checkpoint, part: str) -> None:
