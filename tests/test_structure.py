@@ -41,7 +41,8 @@ ARROWS: dict[str, set[str]] = {
     "predictor": {"nn", "encoders", "frame_predictor", "token_predictor", "vjepa2_ac"},
     "vjepa2_ac": {"encoders", "token_predictor"},
     "pretraining": {"nn", "encoders", "data"},
-    "world_model": {"costs", "frame_predictor", "predictor", "encoders", "metric"},
+    "threads": set(),
+    "world_model": {"costs", "frame_predictor", "predictor", "encoders", "metric", "threads"},
     "loading": {
         "costs",
         "encoders",

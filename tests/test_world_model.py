@@ -1,5 +1,8 @@
 """Rollouts and costs: the fast way gives what the plain way gives."""
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,8 +10,10 @@ from torch import Tensor
 from planners import Gradient
 from tests import tiny
 from vjepa_wm.costs import GoalCost
+from vjepa_wm.errors import SettingError
 from vjepa_wm.predictor import ActionPredictor
-from vjepa_wm.world_model import CPU_TOKENS_AT_ONCE, ActionSpec, WorldModel
+from vjepa_wm.threads import side_by_side
+from vjepa_wm.world_model import CPU_TOKENS_AT_ONCE, ActionSpec, WorldModel, _chunks
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 HORIZON = 3
@@ -139,6 +144,66 @@ def test_on_a_cpu_few_candidates_are_imagined_at_once() -> None:
     assert limit <= tokens < limit + model.predictor.tokens_per_frame
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request) -> Iterator[int]:
+    """As many threads for PyTorch, whatever cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_threads_imagine_side_by_side(threads: int, monkeypatch) -> None:
+    """The costs are the same; gradients, which threads would lose, are followed in one."""
+    monkeypatch.setattr("vjepa_wm.world_model.LEAST_TOKENS", 6)
+    model = world(takes_proprio=True)
+    context, past, actions = problem(2)
+    proprio = torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(5))
+    goal = torch.zeros(3, 6, 12)
+    names = set()
+    step = model.predictor.step
+
+    def observed_step(*given: object) -> Tensor:
+        names.add(threading.current_thread().name)
+        return step(*given)
+
+    monkeypatch.setattr(model.predictor, "step", observed_step)
+    cost = GoalCost(distance="l1", over_steps="sum")
+    with torch.no_grad():
+        found = model.costs(context, past, actions, proprio, goal=goal, cost=cost)
+    assert (names == {threading.main_thread().name}) == (threads == 1)
+    assert torch.get_num_threads() == threads
+    wanted = cost(model.rollout(context, past, actions, proprio), goal)
+    torch.testing.assert_close(found, wanted, **CLOSE)
+    names.clear()
+    leaf = actions.clone().requires_grad_()
+    model.costs(context, past, leaf, proprio, goal=goal, cost=cost).sum().backward()
+    assert names == {threading.main_thread().name}
+    assert leaf.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (3, 7), (5, 64), (64, 3)])
+@pytest.mark.parametrize("rows", [1, 3, 32, 500])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_chunks_hold_every_candidate_once(shape: tuple[int, int], rows: int, workers: int) -> None:
+    seen = torch.zeros(shape)
+    for problems, columns in _chunks(*shape, rows, workers):
+        seen[problems, columns] += 1
+        assert seen[problems, columns].numel() <= rows
+    assert bool((seen == 1).all())
+
+
+def test_an_error_in_a_thread_is_raised() -> None:
+    def work(piece: int) -> int:
+        if piece == 2:
+            raise SettingError("two is wrong")
+        return piece
+
+    assert side_by_side(work, [0, 1, 3], workers=3) == [0, 1, 3]
+    with pytest.raises(SettingError, match="two is wrong"):
+        side_by_side(work, [0, 1, 2, 3], workers=2)
+
+
 def test_problems_do_not_influence_each_other() -> None:
     model = world()
     context, past, actions = problem(2)
@@ -150,8 +215,9 @@ def test_problems_do_not_influence_each_other() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 11, 12, 1000])
-def test_costs_do_not_depend_on_the_memory(rows: int) -> None:
-    """Chunks of some candidates of one problem, or of some problems, never exceed the memory."""
+def test_costs_do_not_depend_on_the_memory(rows: int, threads: int, monkeypatch) -> None:
+    """What is imagined at once, by all threads together, never exceeds the memory."""
+    monkeypatch.setattr("vjepa_wm.world_model.LEAST_TOKENS", 1)
     model = world()
     goal = torch.randn(3, 6, 12, generator=torch.Generator().manual_seed(4))
     sizes = []
@@ -167,7 +233,9 @@ def test_costs_do_not_depend_on_the_memory(rows: int) -> None:
     costs = model.costs(context, past, actions, goal=goal, cost=cost)
     torch.testing.assert_close(costs, wanted, **CLOSE)
     assert sum(sizes) == 12
-    assert max(sizes) == min(rows, 12) if rows < 4 else max(sizes) == 4 * min(rows // 4, 3)
+    assert max(sizes) * min(threads, rows) <= rows
+    if threads == 1:
+        assert max(sizes) == min(rows, 12) if rows < 4 else max(sizes) == 4 * min(rows // 4, 3)
 
 
 def test_a_plan_past_the_trained_length_is_refused() -> None:

@@ -15,8 +15,10 @@ from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.threads import side_by_side
 
 CPU_TOKENS_AT_ONCE = 512  # per thread: what passes from layer to layer stays in its cache
+LEAST_TOKENS = 256  # that are worth a thread of their own: with fewer, Python is what is waited for
 
 LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
 
@@ -175,14 +177,29 @@ class WorldModel(nn.Module):
         imagination = self.observe(context, past_actions, proprio)
         return imagination.costs(actions, goal=goal, cost=cost)
 
-    def rows_at_once(self, horizon: int) -> int:
-        """How many candidates to imagine at once: what fits the memory, on a CPU its caches too."""
+    def rows_at_once(self, horizon: int, *, workers: int = 1) -> int:
+        """How many candidates each of some workers imagines at once.
+
+        All together fit the memory; on a CPU those of one also fit its caches.
+        """
         net = self.predictor
-        rows = int(self.memory_mb * 2**20 / (horizon * net.bytes_per_frame))
+        rows = int(self.memory_mb * 2**20 / (workers * horizon * net.bytes_per_frame))
         if next(net.parameters()).device.type == "cpu":
-            tokens = CPU_TOKENS_AT_ONCE * torch.get_num_threads()
+            tokens = CPU_TOKENS_AT_ONCE * max(1, torch.get_num_threads() // workers)
             rows = min(rows, -(-tokens // net.tokens_per_frame))
         return max(1, rows)
+
+    def workers(self, candidates: int, horizon: int) -> int:
+        """How many threads imagine so many candidates side by side, where no gradients are wanted.
+
+        Only on a CPU, where each has enough to do, and as far as the memory allows.
+        """
+        net = self.predictor
+        if next(net.parameters()).device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return 1
+        tokens = candidates * net.tokens_per_frame
+        in_memory = int(self.memory_mb * 2**20 / (horizon * net.bytes_per_frame))
+        return max(1, min(torch.get_num_threads(), tokens // LEAST_TOKENS, in_memory))
 
 
 class Imagination:
@@ -221,25 +238,34 @@ class Imagination:
     def costs(self, actions: Tensor, *, goal: Tensor | Goal, cost: LatentCost) -> Tensor:
         """Score candidates (B, N, T, A) against goals; returns (B, N). See `WorldModel.costs`."""
         batch, candidates, horizon = actions.shape[:3]
-        rows = self.world_model.rows_at_once(horizon)
-        problems = max(1, rows // candidates)
-        rows_of = []
-        for b in range(0, batch, problems):
-            part = slice(b, b + problems)
-            columns = [
-                self._score(part, chunk, goal[part], cost)
-                for chunk in actions[part].split(min(candidates, rows), dim=1)
-            ]
-            rows_of.append(torch.cat(columns, dim=1))
-        return torch.cat(rows_of, dim=0)
+        model = self.world_model
+        has_grad = torch.is_grad_enabled() and actions.requires_grad
+        workers = 1 if has_grad else model.workers(batch * candidates, horizon)
+        chunks = _chunks(batch, candidates, model.rows_at_once(horizon, workers=workers), workers)
 
-    def _score(
-        self, problems: slice, actions: Tensor, goal: Tensor | Goal, cost: LatentCost
-    ) -> Tensor:
-        proprio = self._moved(problems, actions)
-        latents = self._rollout(problems, actions, proprio)
-        moved = None if proprio is None else proprio[:, :, 1:]
-        return score(cost, latents, goal, actions=actions, proprio=moved)
+        def imagine(chunk: tuple[slice, slice]) -> tuple[Tensor, Tensor | None]:
+            problems, columns = chunk
+            some = actions[problems, columns]
+            proprio = self._moved(problems, some)
+            return self._rollout(problems, some, proprio), proprio
+
+        found = []
+        for first in range(0, len(chunks), workers):
+            together = chunks[first : first + workers]
+            imagined = side_by_side(imagine, together, workers=workers)
+            for (problems, columns), (latents, proprio) in zip(together, imagined, strict=True):
+                found.append(
+                    score(
+                        cost,
+                        latents,
+                        goal[problems],
+                        actions=actions[problems, columns],
+                        proprio=None if proprio is None else proprio[:, :, 1:],
+                    )
+                )
+        per_row = sum(problems.start == 0 for problems, _ in chunks)
+        rows = [torch.cat(found[i : i + per_row], dim=1) for i in range(0, len(found), per_row)]
+        return torch.cat(rows, dim=0)
 
     def _rollout(self, problems: slice, actions: Tensor, proprio: Tensor | None) -> Tensor:
         """Imagine candidates of some problems, with their proprio (B, N, 1 + T, Q)."""
@@ -267,3 +293,19 @@ class Imagination:
         for action in actions.unbind(dim=2):
             moved.append(self.world_model.integrate(moved[-1], action))
         return torch.stack(moved, dim=2)
+
+
+def _chunks(batch: int, candidates: int, rows: int, workers: int) -> list[tuple[slice, slice]]:
+    """Cut B problems x N candidates into chunks of at most so many rows.
+
+    A chunk is some candidates of one problem, or all candidates of some problems.
+    """
+    if workers > 1:  # all get as many, none waits for the last one
+        rounds = -(-batch * candidates // (rows * workers))
+        rows = -(-batch * candidates // (rounds * workers))
+    problems, columns = max(1, rows // candidates), min(candidates, rows)
+    return [
+        (slice(b, b + problems), slice(n, n + columns))
+        for b in range(0, batch, problems)
+        for n in range(0, candidates, columns)
+    ]
