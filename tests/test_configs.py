@@ -49,7 +49,7 @@ def build_predictor(cfg: DictConfig) -> None:
     assert predictor(latents, torch.zeros(1, cfg.max_frames, 2)).shape == latents.shape
 
 
-def build_decoder(cfg: DictConfig) -> None:
+def build_pixel_decoder(cfg: DictConfig) -> None:
     decoder = Decoder(latent_dim=8, num_patches=4, image_size=8, **cfg)
     assert decoder.decode(torch.zeros(3, 4, 8)).shape == (3, 8, 8, 3)
 
@@ -101,12 +101,12 @@ def build_encoder(cfg: DictConfig) -> None:
 
 BUILD: dict[str, Callable[[DictConfig], None]] = {
     "cost": build_cost,
-    "decoder": build_decoder,
     "encoder": build_encoder,
     "env": build_env,
     "mask_predictor": build_mask_predictor,
     "integrator": build_integrator,
     "metric": build_metric,
+    "pixel_decoder": build_pixel_decoder,
     "planner": build_planner,
     "predictor": build_predictor,
     "trainer": build_trainer,

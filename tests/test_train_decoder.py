@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path):
     """Run the verb in an empty folder."""
 
     def run(*options: str) -> None:
-        given = ["decoder=tiny", f"data={folder}/data", f"cache={folder}/cache", "out=out"]
+        given = ["pixel_decoder=tiny", f"data={folder}/data", f"cache={folder}/cache", "out=out"]
         given += [f"encoder.checkpoint={folder}/encoder", "encoder.dtype=fp32"]
         given += ["trainer.minutes=null", f"trainer.steps={STEPS}", "trainer.precision=fp32"]
         given += ["trainer.validate_every=10", "validation_frames=24", "shown_frames=3"]
@@ -79,8 +79,8 @@ def test_a_run_is_not_continued_on_other_inputs(run, tmp_path: Path, capsys) -> 
     [
         ("shown_frames=0", "shown_frames: wanted at least 1, got 0"),
         ("image_size=15", "image_size: wanted a multiple of 2, got 15"),
-        ("decoder=tini", "Did you mean 'tiny'"),
-        ("rare_weight=2", "unknown option 'rare_weight'. Did you mean 'decoder.rare_weight'"),
+        ("pixel_decoder=tini", "Did you mean 'tiny'"),
+        ("rare_weight=2", "unknown option 'rare_weight'. Did you mean 'pixel_decoder.rare_weight'"),
     ],
 )
 def test_bad_options_end_with_one_line(run, tmp_path, option: str, said: str, capsys) -> None:

@@ -133,7 +133,7 @@ def save_decoder(folder: Path, encoder: FrozenEncoder) -> Path:
         "latent_dim": latent_dim,
         "num_patches": num_patches,
         "image_size": encoder.image_size,
-        **OmegaConf.load(CONFIGS / "decoder" / "tiny.yaml"),
+        **OmegaConf.load(CONFIGS / "pixel_decoder" / "tiny.yaml"),
     }
     record = record_encoder(encoder, {"name": encoder.name, "checkpoint": None})
     config = {"kind": "decoder", "decoder": settings, "encoder": record}

@@ -1,7 +1,7 @@
 """Train a decoder from latents to pixels, for looking: python -m vjepa_wm.train_decoder env=push.
 
 Collects trajectories if there are none, encodes them once and trains the decoder on single frames.
-The smallest run: python -m vjepa_wm.train_decoder episodes=20 decoder=tiny trainer.steps=10
+The smallest run: python -m vjepa_wm.train_decoder episodes=20 pixel_decoder=tiny trainer.steps=10
 """
 
 from pathlib import Path
@@ -111,7 +111,8 @@ def decoder_settings(
         "latent_dim": latent_dim,
         "num_patches": num_patches,
         "image_size": image_size,
-        **cfg.decoder,
+        # No group "decoder": Hydra would take decoder=FOLDER of other verbs for one of its options
+        **cfg.pixel_decoder,
     }
 
 
