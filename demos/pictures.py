@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vjepa_wm.evaluation.charts import save_animation
 from vjepa_wm.files import atomic_path
+
+__all__ = ["curve", "panel", "save_animation", "save_image", "side_by_side"]
 
 SIZE = 224  # side of a panel, pixels
 CAPTION = 22  # height of the line above it
@@ -59,13 +62,3 @@ def save_image(path: Path, image: Image.Image) -> None:
     """Write a picture, whole or not at all."""
     with atomic_path(path) as temporary:
         image.save(temporary)
-
-
-def save_animation(path: Path, frames: list[Image.Image], *, frames_per_second: float) -> None:
-    """Write frames as WebP or GIF, by the suffix; the last one stays for a second."""
-    durations = [round(1000 / frames_per_second)] * len(frames)
-    durations[-1] = 1000
-    with atomic_path(path) as temporary:
-        frames[0].save(
-            temporary, save_all=True, append_images=frames[1:], duration=durations, loop=0
-        )

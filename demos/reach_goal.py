@@ -3,7 +3,8 @@
 python -m demos.reach_goal env=push
 python -m demos.reach_goal env=push model=runs/train_ac/push episodes=3 seed=7
 
-Writes an animation (now | goal | cost of the best imagined plan) and a strip of frames.
+Writes an animation (now | goal | cost of the best imagined plan) and a strip of frames; with
+decoder=FOLDER (python -m vjepa_wm.train_decoder) also where the plan was imagined to end.
 """
 
 import time
@@ -18,8 +19,10 @@ from PIL import Image
 from demos.pictures import curve, panel, save_animation, save_image, side_by_side
 from vjepa_wm.agent import MPCAgent
 from vjepa_wm.cli import progress, verb
+from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.errors import UnknownNameError, VjepaWmError
 from vjepa_wm.evaluate import build_mpc
+from vjepa_wm.evaluation.charts import below
 from vjepa_wm.files import write_json
 
 STRIP_FRAMES = 6
@@ -33,6 +36,8 @@ class Shown:
         frames: what the animation shows.
         views: the scene at each step, (H, W, 3) uint8.
         goal: the goal image.
+        imagined: decoded end of the plan followed at each step, and of the goal's latents in the
+            end; empty without a decoder.
         reached: whether the goal was reached and held.
         distances: to the goal, per step, in the environment's first criterion.
         seconds: planning time per step.
@@ -41,6 +46,7 @@ class Shown:
     frames: list[Image.Image]
     views: list[np.ndarray]
     goal: np.ndarray
+    imagined: list[np.ndarray]
     reached: bool
     distances: list[float]
     seconds: float
@@ -51,10 +57,13 @@ def main(cfg: DictConfig) -> None:
     """Reach goal images live; writes an animation and a strip, and says where."""
     env = make_env(cfg)
     agent = build_mpc(cfg, env.action_space)
+    decoder = None
+    if cfg.decoder is not None:
+        decoder = load_decoder(cfg.decoder, agent.world_model.encoder, device=cfg.device)
     reached = 0
     for episode in range(cfg.episodes):
         seed = cfg.seed + episode
-        shown = play(env, agent, seed=seed, level=cfg.level, max_steps=cfg.max_steps)
+        shown = play(env, agent, decoder, seed=seed, level=cfg.level, max_steps=cfg.max_steps)
         reached += shown.reached
         path = Path(cfg.out) / f"{cfg.env.name}_{seed}"
         write(shown, path, frames_per_second=env.metadata["render_fps"])
@@ -87,12 +96,20 @@ def make_env(cfg: DictConfig) -> gymnasium.Env:
     return env
 
 
-def play(env: gymnasium.Env, agent: MPCAgent, *, seed: int, level: str, max_steps: int) -> Shown:
+def play(
+    env: gymnasium.Env,
+    agent: MPCAgent,
+    decoder: Decoder | None,
+    *,
+    seed: int,
+    level: str,
+    max_steps: int,
+) -> Shown:
     """Run one episode and draw it."""
     obs, info = env.reset(seed=seed, options={"level": level})
     goal = info["goal"]["pixels"]
     agent.reset(goal=goal)
-    views, costs, frames = [env.render()], [], []
+    views, costs, frames, imagined = [env.render()], [], [], []
     distances = [first_distance(info)]
     seconds = 0.0
     for _ in progress(range(max_steps), desc=f"{env.spec.name} seed {seed}", unit="steps"):
@@ -100,22 +117,34 @@ def play(env: gymnasium.Env, agent: MPCAgent, *, seed: int, level: str, max_step
         action = agent.act(obs)
         seconds += time.perf_counter() - start
         costs.append(agent.slots[0].plan_cost)
-        frames.append(draw(views[-1], goal, costs, max_steps))
+        if decoder is not None:
+            imagined.append(decoder.decode(agent.imagine_plan()[-1]).cpu().numpy())
+        frames.append(draw(views[-1], goal, costs, imagined, max_steps))
         obs, _, terminated, truncated, info = env.step(action)
         views.append(env.render())
         distances.append(first_distance(info))
         if terminated or truncated:
             break
-    frames.append(draw(views[-1], goal, costs, max_steps))
-    return Shown(frames, views, goal, terminated, distances, seconds / len(costs))
+    frames.append(draw(views[-1], goal, costs, imagined, max_steps))
+    if decoder is not None:
+        imagined.append(decoder.decode(agent.goal[0]).cpu().numpy())
+    return Shown(frames, views, goal, imagined, terminated, distances, seconds / len(costs))
 
 
-def draw(view: np.ndarray, goal: np.ndarray, costs: list[float], max_steps: int) -> Image.Image:
+def draw(
+    view: np.ndarray,
+    goal: np.ndarray,
+    costs: list[float],
+    imagined: list[np.ndarray],
+    max_steps: int,
+) -> Image.Image:
     """One frame of the animation."""
+    ends = [panel(imagined[-1], "imagined end of the plan")] if imagined else []
     return side_by_side(
         [
             panel(view, "now"),
             panel(goal, "goal (what the agent sees)"),
+            *ends,
             curve(costs, max_steps, f"cost of the best plan: {costs[-1]:.2f}"),
         ]
     )
@@ -124,9 +153,20 @@ def draw(view: np.ndarray, goal: np.ndarray, costs: list[float], max_steps: int)
 def write(shown: Shown, path: Path, *, frames_per_second: float) -> None:
     """Write the animation and the strip."""
     save_animation(path.with_suffix(".webp"), shown.frames, frames_per_second=frames_per_second)
+    save_image(path.with_suffix(".png"), strip(shown))
+
+
+def strip(shown: Shown) -> Image.Image:
+    """Frames of the episode and the goal; below them, with a decoder, what was imagined."""
     steps = np.linspace(0, len(shown.views) - 1, STRIP_FRAMES).round().astype(int)
-    strip = [panel(shown.views[t], f"step {t}") for t in steps]
-    save_image(path.with_suffix(".png"), side_by_side([*strip, panel(shown.goal, "goal")]))
+    views = [panel(shown.views[t], f"step {t}") for t in steps]
+    row = side_by_side([*views, panel(shown.goal, "goal")])
+    if not shown.imagined:
+        return row
+    *ends, goal = shown.imagined
+    planned = [min(t, len(ends) - 1) for t in steps]  # nothing is planned after the last step
+    drawn = [panel(ends[t], f"imagined at step {t}") for t in planned]
+    return below([row, side_by_side([*drawn, panel(goal, "goal, decoded")])])
 
 
 def first_distance(info: dict) -> float:

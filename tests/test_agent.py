@@ -51,6 +51,10 @@ class DotImagination(NamedTuple):
         path = self.position.unsqueeze(1) + self.step * actions.cumsum(2)  # (B, N, T, 2)
         return (path - goal.unsqueeze(1)).norm(dim=-1).mean(-1)
 
+    def rollout(self, actions: Tensor) -> Tensor:
+        path = self.position.unsqueeze(1) + self.step * actions.cumsum(2)
+        return path.unsqueeze(-2)  # (B, N, T, 1, 2)
+
 
 class DotEnv:
     """The same world, for real."""
@@ -145,6 +149,27 @@ def test_inactive_environments_cost_nothing() -> None:
     assert set(world.planned_for) == {2}
     assert not actions[~is_active].any()
     assert actions[is_active].any()
+
+
+def test_a_plan_can_be_imagined_again_from_where_it_was_made() -> None:
+    """Also when a part of it is done and more has been seen; the actions stay the same."""
+    starts = np.array([[4.0, 4.0], [25.0, 9.0]])
+    agents = [make_agent(replan_every=3), make_agent(replan_every=3)]
+    for agent in agents:
+        with pytest.raises(RuntimeError, match="no plan yet"):
+            agent.imagine_plan()
+        agent.reset(goal=np.stack([dot(20, 20), dot(4, 4)]))
+    envs = [DotEnv(start) for start in starts]
+    for _ in range(3):
+        pixels = np.stack([env.pixels for env in envs])
+        actions = [agent.act({"pixels": pixels}) for agent in agents]
+        imagined = [agents[1].imagine_plan(i) for i in range(2)]
+        for env, action in zip(envs, actions[0], strict=True):
+            env.step(action)
+        np.testing.assert_array_equal(actions[0], actions[1])
+        for start, slot, path in zip(starts, agents[1].slots, imagined, strict=True):
+            reached = start + STEP * slot.plan.numpy().cumsum(0)
+            np.testing.assert_allclose(path[:, 0].numpy(), reached, atol=1e-4)
 
 
 def test_frame_skip_repeats_the_action() -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from planners import Planner
 from vjepa_wm.cli import check_overrides
 from vjepa_wm.costs import GoalCost
+from vjepa_wm.decoder import Decoder
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
@@ -46,6 +47,11 @@ def build_predictor(cfg: DictConfig) -> None:
     predictor = ActionPredictor(latent_dim=8, grid=(2, 2), action_dim=2, **cfg)
     latents = torch.zeros(1, cfg.max_frames, 4, 8)
     assert predictor(latents, torch.zeros(1, cfg.max_frames, 2)).shape == latents.shape
+
+
+def build_pixel_decoder(cfg: DictConfig) -> None:
+    decoder = Decoder(latent_dim=8, num_patches=4, image_size=8, **cfg)
+    assert decoder.decode(torch.zeros(3, 4, 8)).shape == (3, 8, 8, 3)
 
 
 def build_mask_predictor(cfg: DictConfig) -> None:
@@ -100,6 +106,7 @@ BUILD: dict[str, Callable[[DictConfig], None]] = {
     "mask_predictor": build_mask_predictor,
     "integrator": build_integrator,
     "metric": build_metric,
+    "pixel_decoder": build_pixel_decoder,
     "planner": build_planner,
     "predictor": build_predictor,
     "trainer": build_trainer,

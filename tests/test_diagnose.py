@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import tiny
-from vjepa_wm import diagnose
+from vjepa_wm import diagnose, load_world_model
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.trajectories import TrajectoryWriter
+from vjepa_wm.evaluation.charts import CAPTION
+from vjepa_wm.evaluation.pictures import PANEL, SHOWN
 from vjepa_wm.files import read_json
 
 FEW = "what=[rollout,costs,counterfactual,landscape,novelty]"
@@ -45,8 +48,15 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path):
     return run
 
 
-def test_every_figure_is_made_printed_and_written(run, capsys) -> None:
-    results = run()
+@pytest.fixture(scope="module")
+def decoder(folder: Path) -> Path:
+    """The folder of an untrained decoder for the world model's encoder."""
+    encoder = load_world_model(folder / "model", dtype="fp32").encoder
+    return tiny.save_decoder(folder / "decoder", encoder)
+
+
+def test_every_figure_is_made_printed_and_written(run, decoder: Path, capsys) -> None:
+    results = run(f"decoder={decoder}")
     assert set(results["figures"]) == set(diagnose.FIGURES)
     assert results["skipped"] == {}
     shown = capsys.readouterr().out
@@ -67,6 +77,46 @@ def test_trajectories_without_states_leave_out_what_needs_them(run, tmp_path: Pa
     assert set(results["figures"]) == {"actions"}
     assert results["skipped"] == {"probe": "what to probe is not known of squares"}
     assert "no probe: what to probe is not known of squares" in capsys.readouterr().out
+
+
+def test_pictures_show_what_happened_beside_what_was_imagined(run, decoder, tmp_path) -> None:
+    """Three rows per window: true frames, decoded ones, imagined ones; and a film of them."""
+    options = ("what=pictures", "context_len=2", "planner.horizon=2")
+    numbers = run(f"decoder={decoder}", *options)["figures"]["pictures"]["numbers"]
+    assert {len(row) for row in numbers.values()} == {5}
+    assert min(numbers["mean_picture"]) > 0
+    with Image.open(tmp_path / "out" / "pictures.png") as picture:
+        panels = np.asarray(picture).astype(int)
+    height, width = PANEL + CAPTION + 8, PANEL + 8
+    assert panels.shape == (3 * SHOWN * height - 8, 7 * width - 8, 3)
+    cells = np.stack(
+        [
+            [panels[r * height + CAPTION :, c * width :][:PANEL, :PANEL] for c in range(7)]
+            for r in range(3 * SHOWN)
+        ]
+    )
+    true, decoded, imagined = (cells[row::3] for row in range(3))
+    assert np.array_equal(decoded[:, :2], imagined[:, :2])  # what is observed is not imagined
+    assert np.abs(decoded[:, 2:] - imagined[:, 2:]).max() > 0
+    assert np.abs(true[:, 0] - true[:, -1]).max() > 50  # something moved
+    with Image.open(tmp_path / "out" / "pictures.webp") as film:
+        assert film.n_frames == 7
+
+
+def test_without_a_decoder_pictures_are_left_out_with_a_reason(run, tmp_path, capsys) -> None:
+    results = run("what=[actions,pictures]")
+    assert set(results["figures"]) == {"actions"}
+    assert "vjepa_wm.train_decoder" in results["skipped"]["pictures"]
+    assert "no pictures: no decoder is given" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "pictures.png").exists()
+
+
+def test_a_decoder_of_another_encoder_is_refused(run, tmp_path: Path, capsys) -> None:
+    other = tiny.save_decoder(tmp_path / "other", tiny.encoder(pool=2))
+    with pytest.raises(SystemExit):
+        run(f"decoder={other}", "what=pictures")
+    assert "digest: wanted 0, got" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "data": set(),
     "metric": set(),
     "encoders": {"nn"},
-    "decoder": {"nn"},
+    "decoder": {"nn", "encoders"},
     "poses": set(),
     "proprio": set(),
     "frame_predictor": {"nn"},

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from planners import CEM
 from tests import tiny
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
 from vjepa_wm.checkpoint import load_checkpoint, save_checkpoint
 from vjepa_wm.errors import CheckpointError
-from vjepa_wm.train_ac import open_or_collect
+from vjepa_wm.training.inputs import open_or_collect
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,11 +143,9 @@ def test_another_encoder_than_trained_on_is_refused(trained: Path, tmp_path: Pat
 def test_a_killed_collection_is_finished_first(tmp_path: Path) -> None:
     """What a kill leaves, meta.json and some of the shards, is completed with its own count."""
     env = {"id": "envs:vjepa_wm/Reacher-v0", "image_size": 16, "frame_skip": 1}
-    cfg = OmegaConf.create({"data": str(tmp_path / "data"), "episodes": 2, "env": env})
-    whole = open_or_collect(cfg)
+    whole = open_or_collect(tmp_path / "data", env, episodes=2)
     shutil.rmtree(next((tmp_path / "data" / "shards").iterdir()))
-    cfg.episodes = 7
-    again = open_or_collect(cfg)
+    again = open_or_collect(tmp_path / "data", env, episodes=7)
     assert again.num_episodes == 2
     assert again.digest == whole.digest
 

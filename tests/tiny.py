@@ -10,7 +10,9 @@ from torch import nn
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
+from vjepa_wm.decoder import Decoder
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.recorded import record_encoder
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
@@ -122,6 +124,21 @@ def save_world_model(folder: Path) -> Path:
     }
     save_checkpoint(folder / "model", parts, config)
     return folder / "model"
+
+
+def save_decoder(folder: Path, encoder: FrozenEncoder) -> Path:
+    """Write a random decoder of an encoder's latents, as train_decoder writes them."""
+    num_patches, latent_dim = encoder.latent_shape
+    settings = {
+        "latent_dim": latent_dim,
+        "num_patches": num_patches,
+        "image_size": encoder.image_size,
+        **OmegaConf.load(CONFIGS / "pixel_decoder" / "tiny.yaml"),
+    }
+    record = record_encoder(encoder, {"name": encoder.name, "checkpoint": None})
+    config = {"kind": "decoder", "decoder": settings, "encoder": record}
+    save_checkpoint(folder, {"decoder": randomise(Decoder(**settings))}, config)
+    return folder
 
 
 def pixels(*shape: int, seed: int = 0) -> torch.Tensor:

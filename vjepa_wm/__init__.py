@@ -13,6 +13,7 @@ _HOMES = {
     "MPCAgent": "vjepa_wm.agent",
     "TemporalMetric": "vjepa_wm.metric",
     "WorldModel": "vjepa_wm.world_model",
+    "load_decoder": "vjepa_wm.decoder",
     "load_encoder": "vjepa_wm.encoders.registry",
     "load_mask_predictor": "vjepa_wm.pretraining.published",
     "load_predictor": "vjepa_wm.predictor",

@@ -7,7 +7,7 @@ Shapes: n environments, H W C image, A action width, T planned steps.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from planners import Planner, shift
 from vjepa_wm.errors import SettingError
-from vjepa_wm.world_model import LatentCost, WorldModel
+from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
 Pixels = np.ndarray | Tensor
 
@@ -187,16 +187,9 @@ class MPCAgent:
 
     def _plan_together(self, env_ids: list[int]) -> None:
         slots = [self.slots[i] for i in env_ids]
-        context = torch.stack([torch.stack(slot.latents) for slot in slots])  # (n, C, P, D)
         spec = self.world_model.action_spec
-        past = np.array([slot.actions for slot in slots], dtype=np.float32)
-        past_actions = torch.from_numpy(past).to(self.device)
-        past_actions = past_actions.view(len(slots), context.shape[1] - 1, len(spec.low))
-        proprio = None  # (n, C, Q)
-        if self.world_model.takes_proprio:
-            proprio = torch.stack([torch.stack(slot.proprio) for slot in slots])
         goal = self.goal[env_ids]
-        imagination = self.world_model.observe(context, past_actions, proprio)
+        imagination = self._observed([slot.past() for slot in slots])
         plan = self.planner.plan(
             lambda actions: imagination.costs(actions, goal=goal, cost=self.cost),
             low=torch.tensor(spec.low, device=self.device),
@@ -208,6 +201,34 @@ class MPCAgent:
         )
         for slot, actions, cost in zip(slots, plan.actions, plan.cost.tolist(), strict=True):
             slot.take(actions, cost)
+
+    def _observed(self, pasts: list["_Past"]) -> Imagination:
+        """Show the world model equally long pasts of some environments."""
+        context = torch.stack([torch.stack(past.latents) for past in pasts])  # (n, C, P, D)
+        taken = np.array([past.actions for past in pasts], dtype=np.float32)
+        width = len(self.world_model.action_spec.low)
+        past_actions = torch.from_numpy(taken).to(self.device)
+        past_actions = past_actions.view(len(pasts), context.shape[1] - 1, width)
+        proprio = None  # (n, C, Q)
+        if self.world_model.takes_proprio:
+            proprio = torch.stack([torch.stack(past.proprio) for past in pasts])
+        return self.world_model.observe(context, past_actions, proprio)
+
+    def imagine_plan(self, env_id: int = 0) -> Tensor:
+        """Imagine once more what an environment's plan was thought to lead to.
+
+        From what had been observed when it was made, to all of its steps, also those since done.
+
+        Returns:
+            Latents (T, P, D), for people to look at; the agent has no use for them.
+
+        Raises:
+            RuntimeError: there is no plan yet.
+        """
+        slot = self.slots[env_id] if self.goal is not None else None
+        if slot is None or slot.plan is None:
+            raise RuntimeError("no plan yet: call agent.act(obs) first")
+        return self._observed([slot.planned_from]).rollout(slot.plan[None, None])[0, 0]
 
     def _warm_start(self, slots: list["_Slot"]) -> Tensor:
         """Last plans moved on by what was executed; new environments start from rest."""
@@ -274,6 +295,14 @@ class MPCAgent:
         return self.act(obs)
 
 
+class _Past(NamedTuple):
+    """What was observed of one environment: C frames and the C - 1 actions between them."""
+
+    latents: list[Tensor]  # (P, D) each
+    proprio: list[Tensor | None]  # at them, (Q,) each
+    actions: list[np.ndarray]  # taken at all but the last of them
+
+
 class _Slot:
     """What the agent remembers of one environment."""
 
@@ -288,6 +317,7 @@ class _Slot:
         self.proprio: list[Tensor | None] = []  # at them, (Q,) each
         self.actions: list[np.ndarray] = []  # taken at them
         self.plan: Tensor | None = None  # (T, A)
+        self.planned_from: _Past | None = None
         self.plan_cost = float("nan")
         self.executed = 0
         self.wait = 0  # environment steps for which the present action goes on
@@ -298,6 +328,10 @@ class _Slot:
         self.proprio = [*self.proprio, proprio][-context_len:]
         self.actions = self.actions[-(context_len - 1) :] if context_len > 1 else []
 
+    def past(self) -> _Past:
+        """What is to be planned from; it stays when more is observed."""
+        return _Past(self.latents, self.proprio, list(self.actions))
+
     def next_seed(self) -> int:
         """Seed of the next plan."""
         self.num_plans += 1
@@ -306,6 +340,7 @@ class _Slot:
     def take(self, plan: Tensor, cost: float) -> None:
         """Follow a new plan."""
         self.plan, self.plan_cost, self.executed = plan, cost, 0
+        self.planned_from = self.past()
 
     def next_action(self, frame_skip: int) -> np.ndarray:
         """The action of this environment step."""

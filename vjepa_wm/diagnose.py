@@ -20,8 +20,9 @@ from torch import Tensor
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.costs import DISTANCES, METRIC
 from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.decoder import load_decoder
 from vjepa_wm.errors import UnknownNameError
-from vjepa_wm.evaluation.charts import below
+from vjepa_wm.evaluation.charts import below, save_animation
 from vjepa_wm.evaluation.cost_figures import cost_figure, draw_triples
 from vjepa_wm.evaluation.counterfactuals import (
     CounterfactualFigure,
@@ -33,10 +34,11 @@ from vjepa_wm.evaluation.counterfactuals import (
     rate_of,
     try_actions,
 )
-from vjepa_wm.evaluation.diagnostics import action_figure, imagine
+from vjepa_wm.evaluation.diagnostics import action_figure
 from vjepa_wm.evaluation.findings import Figure, as_json, table
 from vjepa_wm.evaluation.landscapes import draw_landscapes, landscape_figure
 from vjepa_wm.evaluation.novelty import imagined_ends, novelty_figure, plan_to_ends
+from vjepa_wm.evaluation.pictures import SHOWN, look, picture_figure
 from vjepa_wm.evaluation.probes import ProbeFigure, fit_probe, rollout_figure, score
 from vjepa_wm.evaluation.subject import Sizes, Subject
 from vjepa_wm.files import atomic_path, write_json
@@ -64,14 +66,16 @@ def main(cfg: DictConfig) -> None:
     figures: dict[str, Figure] = {}
     skipped: dict[str, str] = {}
     for name in names:
-        reason = subject.missing() if name in NEED_STATE else ""
-        if reason:
+        if reason := reason_to_skip(name, subject):
             skipped[name] = reason
             continue
         figures[name], picture = FIGURES[name](subject)
         if picture is not None:
             with atomic_path(Path(cfg.out) / f"{name}.png") as temporary:
                 picture.save(temporary)
+        if name in ANIMATIONS:
+            frames, fps = ANIMATIONS[name](subject), subject.trajectories.meta.fps
+            save_animation(Path(cfg.out) / f"{name}.webp", frames, frames_per_second=fps)
     write_results(cfg, figures, skipped)
     print(f"{cfg.model} on held-out episodes of {cfg.data}; ! marks what is bad\n")
     print(table(list(figures.values())))
@@ -83,16 +87,30 @@ def main(cfg: DictConfig) -> None:
 def build_subject(cfg: DictConfig) -> Subject:
     """Load what is to be diagnosed."""
     sizes = Sizes(**{name: cfg[name] for name in SIZES})
+    world_model = load_world_model(
+        cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device
+    )
+    decoder = None
+    if cfg.decoder is not None:
+        decoder = load_decoder(cfg.decoder, world_model.encoder, device=cfg.device)
     return Subject(
-        load_world_model(cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device),
+        world_model,
         Trajectories.open(cfg.data),
         sizes,
         planner=instantiate(cfg.planner),
         context_len=cfg.context_len,
         distance=cfg.distance,
+        decoder=decoder,
         seed=cfg.seed,
         progress=progress,
     )
+
+
+def reason_to_skip(name: str, subject: Subject) -> str:
+    """Say why a figure cannot be made; "" if it can."""
+    if name in NEED_DECODER and subject.decoder is None:
+        return NO_DECODER
+    return subject.missing() if name in NEED_STATE else ""
 
 
 def probe(subject: Subject) -> Result:
@@ -110,7 +128,7 @@ def rollout(subject: Subject) -> Result:
     """The state along imagined rollouts."""
     windows = subject.windows
     rows = {
-        "imagined": imagine(subject.world_model, windows),
+        "imagined": subject.imagined,
         "copy": windows.now.expand_as(windows.future),
         "encoded": windows.future,
     }
@@ -240,6 +258,18 @@ def novelty(subject: Subject) -> Result:
     return figure, None
 
 
+def pictures(subject: Subject) -> Result:
+    """What is imagined, drawn beside what then really happened."""
+    shown = subject.decoder, subject.world_model.encoder, subject.windows, subject.imagined
+    return picture_figure(*shown), look(*shown, slice(SHOWN)).still()
+
+
+def moving_pictures(subject: Subject) -> list[Image.Image]:
+    """The same as a film."""
+    shown = subject.decoder, subject.world_model.encoder, subject.windows, subject.imagined
+    return look(*shown, slice(SHOWN)).frames()
+
+
 FIGURES: dict[str, Callable[[Subject], Result]] = {
     "probe": probe,
     "rollout": rollout,
@@ -248,8 +278,14 @@ FIGURES: dict[str, Callable[[Subject], Result]] = {
     "counterfactual": counterfactual,
     "landscape": landscape,
     "novelty": novelty,
+    "pictures": pictures,
 }
+ANIMATIONS = {"pictures": moving_pictures}
 NEED_STATE = ("probe", "rollout", "costs", "counterfactual", "landscape")
+NEED_DECODER = ("pictures",)
+NO_DECODER = (
+    "no decoder is given: train one with python -m vjepa_wm.train_decoder, then decoder=FOLDER"
+)
 
 
 def write_results(cfg: DictConfig, figures: dict[str, Figure], skipped: dict[str, str]) -> None:

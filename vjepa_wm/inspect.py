@@ -72,9 +72,13 @@ def _describe_ours(folder: Path, config: object) -> Iterator[str]:
     yield from (
         f"  {key}: {value}" for key, value in config.items() if not isinstance(value, dict | list)
     )
-    loaders = {"encoder": "load_encoder", "world_model": "load_world_model"}
+    loaders = {
+        "decoder": f'load_decoder("{folder}", encoder)',
+        "encoder": f'load_encoder("{folder}")',
+        "world_model": f'load_world_model("{folder}")',
+    }
     if kind in loaders:
-        yield f'load: {loaders[kind]}("{folder}")'
+        yield f"load: {loaders[kind]}"
 
 
 def _describe_published(file: PublishedFile, *, with_keys: bool) -> Iterator[str]:

@@ -17,14 +17,11 @@ from torch import Tensor, nn
 
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.cli import progress, run_verb, verb
-from vjepa_wm.data.collection import CollectSettings, available_cores, collect
-from vjepa_wm.data.latents import LatentBatch, LatentCache, LatentWindows, frames_per_batch
-from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta
+from vjepa_wm.data.latents import LatentBatch, LatentCache
+from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import WindowIndex, gather_actions
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.encoders.recorded import portable, record_encoder
-from vjepa_wm.errors import DataError, IncompleteDataError
-from vjepa_wm.files import read_json, write_json
+from vjepa_wm.encoders.recorded import record_encoder
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.proprio import LearnedIntegrator, proprio_statistics
@@ -34,6 +31,14 @@ from vjepa_wm.training.dynamics import (
     DynamicsLoss,
     horizon_errors,
     horizon_figures,
+)
+from vjepa_wm.training.inputs import (
+    draw,
+    inputs_of,
+    keep_inputs,
+    open_latents,
+    open_or_collect,
+    split_windows,
 )
 from vjepa_wm.training.trainer import Logs, Trainer
 from vjepa_wm.training.warm_start import open_start, start_from
@@ -51,16 +56,11 @@ def main(cfg: DictConfig) -> None:
     Example: python -m vjepa_wm.train_ac env=push trainer.minutes=10
     """
     start = None if cfg.start_from is None else open_start(cfg.start_from)
-    trajectories = open_or_collect(cfg)
+    trajectories = open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
     check_inputs(cfg, trajectories, encoder)
-    cache = LatentCache.build_or_open(
-        trajectories,
-        encoder,
-        root=cfg.cache,
-        batch_size=frames_per_batch(encoder.frame_bytes, cfg.device),
-        device=cfg.device,
-        progress=progress,
+    cache = open_latents(
+        trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
     )
     settings = network_settings(cfg, encoder, trajectories)
     world_model = build_world_model(cfg, encoder, trajectories, settings)
@@ -84,61 +84,14 @@ def main(cfg: DictConfig) -> None:
         )
 
 
-def open_or_collect(cfg: DictConfig) -> Trajectories:
-    """Open the trajectories, collecting first what is missing of them."""
-    episodes = cfg.episodes
-    if (Path(cfg.data) / "meta.json").exists():
-        try:
-            return Trajectories.open(cfg.data)
-        except IncompleteDataError:  # the collection was killed: go on with it
-            episodes = TrajectoryMeta.read(cfg.data).episodes
-    logger.info("trajectories missing in %s: collecting %d episodes", cfg.data, episodes)
-    settings = CollectSettings(
-        env_id=cfg.env.id,
-        image_size=cfg.env.image_size,
-        frame_skip=cfg.env.frame_skip,
-        episodes=episodes,
-    )
-    collect(settings, cfg.data, workers=available_cores(), progress=progress)
-    return Trajectories.open(cfg.data)
-
-
 def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEncoder) -> None:
-    """Refuse to go on with a run on other data, encoder or start than it was begun with.
-
-    Raises:
-        DataError: naming what was wanted and what came.
-    """
-    meta = trajectories.meta
-    inputs = {
-        "action_dim": meta.action_dim,
-        "action_low": list(meta.action_low),
-        "action_high": list(meta.action_high),
-        "image_size": list(meta.image_size),
-        "frame_skip": meta.frame_skip,
-        "encoder": encoder.digest,
-        "latent_shape": list(encoder.latent_shape),
-        "preprocessing": portable(encoder.preprocessing),
-        "data": trajectories.digest,
-        "proprio_dim": meta.proprio_dim if cfg.proprio else 0,
+    """Refuse to go on with a run on other data, encoder or start than it was begun with."""
+    chosen = {
+        "proprio_dim": trajectories.meta.proprio_dim if cfg.proprio else 0,
         "start_from": cfg.start_from,
     }
-    out = Path(cfg.out)
-    path = out / "inputs.json"
-    if not path.exists():
-        write_json(path, inputs)
-        return
-    begun = {"proprio_dim": 0, "start_from": None, **read_json(path)}  # older versions had neither
-    faults = [
-        f"{name}: wanted {begun[name]}, got {inputs[name]}"
-        for name in inputs
-        if name in begun and begun[name] != inputs[name]  # older versions wrote fewer
-    ]
-    if faults:
-        raise DataError(
-            f"{out} was begun with other inputs ({'; '.join(faults)}): choose another out=, or "
-            "delete the folder to start anew"
-        )
+    older = {"proprio_dim": 0, "start_from": None}  # versions that wrote neither
+    keep_inputs(cfg.out, inputs_of(trajectories, encoder) | chosen, unwritten=older)
 
 
 def network_settings(
@@ -322,23 +275,6 @@ def train_metric(cfg: DictConfig, metric: TemporalMetric, cache: LatentCache) ->
 
     folder = Path(cfg.out) / "metric"
     return trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
-
-
-def split_windows(cache: LatentCache, *, num_frames: int) -> tuple[LatentWindows, LatentWindows]:
-    """Windows of the training episodes and of the held-out ones."""
-    train, held_out = cache.trajectories.split()
-    return (
-        cache.windows(num_frames, episodes=train),
-        cache.windows(num_frames, episodes=held_out),
-    )
-
-
-def draw(
-    windows: LatentWindows, rng: np.random.Generator, batch_size: int, *, device: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw latents (B, T, P, D) float32, actions (B, T - 1, A) and proprio (B, T, Q)."""
-    batch = windows.sample(rng, batch_size)
-    return batch.latents.to(device).float(), batch.actions.to(device), batch.proprio.to(device)
 
 
 def save_world_model(

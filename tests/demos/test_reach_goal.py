@@ -8,6 +8,8 @@ from PIL import Image
 
 from demos import reach_goal
 from demos.pictures import CAPTION, SIZE
+from tests import tiny
+from vjepa_wm import load_world_model
 from vjepa_wm.files import read_json
 
 STEPS = 3
@@ -80,6 +82,36 @@ def test_an_animation_and_a_strip_per_goal(run, tmp_path: Path, capsys) -> None:
         assert min(part.std() for part in (*views, goal)) > 10
         assert np.abs(views[0] - views[-1]).max() > 50  # the arm has moved
     assert np.abs(strips[0].astype(int) - strips[1]).max() > 50  # other seed, other scene
+
+
+def test_with_a_decoder_it_also_shows_where_plans_were_imagined_to_end(
+    run, world_model_folder: Path, tmp_path: Path
+) -> None:
+    """One more panel in the film; below the strip, one per step and the goal as decoded."""
+    encoder = load_world_model(world_model_folder, dtype="fp32").encoder
+    decoder = tiny.save_decoder(tmp_path / "decoder", encoder)
+    run("out=plain")
+    run("out=shown", f"decoder={decoder}")
+    frames = frames_of(tmp_path / "shown" / "reacher_0.webp")
+    assert len(frames) == STEPS + 1
+    assert {frame.shape for frame in frames} == {(SIZE + CAPTION, 4 * SIZE + 3 * 6, 3)}
+    plain, shown = (
+        np.asarray(Image.open(tmp_path / name / "reacher_0.png")) for name in ("plain", "shown")
+    )
+    assert plain.shape == (SIZE + CAPTION, STRIP_WIDTH, 3)
+    assert shown.shape == (2 * (SIZE + CAPTION) + 8, STRIP_WIDTH, 3)
+    assert np.array_equal(shown[: SIZE + CAPTION], plain)  # drawing changes nothing of the acting
+    *ends, goal = panels_of(shown[SIZE + CAPTION + 8 :], 7)
+    assert min(part.std() for part in (*ends, goal)) > 1
+    assert np.abs(ends[0] - goal).max() > 0
+
+
+def test_a_decoder_of_another_encoder_is_refused(run, tmp_path: Path, capsys) -> None:
+    decoder = tiny.save_decoder(tmp_path / "decoder", tiny.encoder())
+    with pytest.raises(SystemExit):
+        run("out=shown", f"decoder={decoder}")
+    assert "digest: wanted 0, got" in capsys.readouterr().err
+    assert not (tmp_path / "shown").exists()
 
 
 def test_image_size_is_the_environments_own(run, tmp_path: Path, capsys) -> None:

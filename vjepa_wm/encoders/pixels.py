@@ -35,6 +35,10 @@ class PixelTransform:
 
     def __call__(self, images: Tensor, image_size: int) -> Tensor:
         """Map uint8 (F, 3, H, W) to float32 (F, 3, S, S), S being `image_size`."""
+        return normalise(self.cut(images, image_size), mean=self.mean, std=self.std)
+
+    def cut(self, images: Tensor, image_size: int) -> Tensor:
+        """Cut and resize uint8 (F, 3, H, W) to whole numbers 0 to 255 (F, 3, S, S)."""
         side = math.floor(image_size / self.crop_pct)
         if not self.squash:
             images = _middle(images, min(images.shape[-2:]))
@@ -45,7 +49,7 @@ class PixelTransform:
             images = images.round().clamp(0, 255)
         border = round((side - image_size) / 2)  # as torchvision rounds it
         kept = slice(border, border + image_size)
-        return normalise(images[..., kept, kept], mean=self.mean, std=self.std)
+        return images[..., kept, kept]
 
     def record(self) -> dict[str, object]:
         """What makes it differ, for cache keys; a setting that is the default is left out."""

@@ -4,10 +4,13 @@ Shapes: G side of a grid, H W C image.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from vjepa_wm.files import atomic_path
 
 SIZE = 220  # side of a panel, pixels
 CAPTION = 24  # height of the line above it
@@ -21,10 +24,10 @@ COLOURS = ((214, 69, 65), (120, 124, 132), (38, 130, 90), (60, 100, 180))
 Cell = tuple[int, int]
 
 
-def picture(pixels: NDArray[np.uint8], caption: str) -> Image.Image:
-    """Draw pixels (H, W, 3) below a caption."""
-    panel = _panel(caption)
-    drawn = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+def picture(pixels: NDArray[np.uint8], caption: str, *, size: int = SIZE) -> Image.Image:
+    """Draw pixels (H, W, 3) in a square of so many pixels below a caption."""
+    panel = _panel(caption, width=size, height=size)
+    drawn = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     panel.paste(drawn, (0, CAPTION))
     return panel
 
@@ -99,6 +102,18 @@ def below(panels: Sequence[Image.Image]) -> Image.Image:
     return _join(panels, is_row=False)
 
 
+def save_animation(
+    path: str | Path, frames: Sequence[Image.Image], *, frames_per_second: float
+) -> None:
+    """Write frames as WebP or GIF, by the suffix; the last one stays for a second."""
+    durations = [round(1000 / frames_per_second)] * len(frames)
+    durations[-1] = 1000
+    with atomic_path(path) as temporary:
+        frames[0].save(
+            temporary, save_all=True, append_images=frames[1:], duration=durations, loop=0
+        )
+
+
 def _join(panels: Sequence[Image.Image], *, is_row: bool) -> Image.Image:
     gap = 8
     ends = np.cumsum([(panel.width if is_row else panel.height) + gap for panel in panels])
@@ -111,8 +126,8 @@ def _join(panels: Sequence[Image.Image], *, is_row: bool) -> Image.Image:
     return joined
 
 
-def _panel(caption: str, *, width: int = SIZE) -> Image.Image:
-    panel = Image.new("RGB", (width, SIZE + CAPTION), PAPER)
+def _panel(caption: str, *, width: int = SIZE, height: int = SIZE) -> Image.Image:
+    panel = Image.new("RGB", (width, height + CAPTION), PAPER)
     ImageDraw.Draw(panel).text((4, 4), caption, fill=INK, font=_font(13))
     return panel
 

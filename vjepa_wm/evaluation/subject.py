@@ -14,6 +14,7 @@ from torch import Tensor
 from planners import Planner
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.decoder import Decoder
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.evaluation.diagnostics import (
@@ -21,6 +22,7 @@ from vjepa_wm.evaluation.diagnostics import (
     draw_frames,
     draw_windows,
     encode_frames,
+    imagine,
     random_encoder,
 )
 from vjepa_wm.evaluation.probes import Probe, Targets, fit_probe, targets_of
@@ -68,6 +70,7 @@ class Subject:
         planner: What plans are made with.
         context_len: Observed frames the predictor sees.
         distance: What is planned with: `l1`, `l2`, `cosine` or `metric`.
+        decoder: Draws its latents, where there is one.
         seed: Of every draw.
         progress: Makes the progress bars.
 
@@ -86,6 +89,7 @@ class Subject:
         planner: Planner,
         context_len: int,
         distance: str,
+        decoder: Decoder | None = None,
         seed: int = 0,
         progress: Progress = no_progress,
     ) -> None:
@@ -94,6 +98,7 @@ class Subject:
         self.sizes = sizes
         self.planner = planner
         self.context_len = context_len
+        self.decoder = decoder
         self.seed = seed
         self.progress = progress
         self.targets: Targets | None = targets_of(trajectories.meta.env_id)
@@ -136,6 +141,11 @@ class Subject:
             seed=self.seed,
             progress=self.progress,
         )
+
+    @cached_property
+    def imagined(self) -> Tensor:
+        """Future of the windows, imagined under their own actions (B, T - C, P, D)."""
+        return imagine(self.world_model, self.windows)
 
     @cached_property
     def training_frames(self) -> Frames:

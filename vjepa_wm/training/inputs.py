@@ -1,0 +1,148 @@
+"""What every training on latents begins with: trajectories, their latents, and that both stay.
+
+Shapes: B windows, T frames, P tokens, D latent width, A action width, Q proprio width.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vjepa_wm.data.collection import CollectSettings, available_cores, collect
+from vjepa_wm.data.latents import LatentCache, LatentWindows, frames_per_batch
+from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta
+from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.recorded import portable
+from vjepa_wm.errors import DataError, IncompleteDataError
+from vjepa_wm.files import read_json, write_json
+from vjepa_wm.progress import Progress, no_progress
+
+logger = logging.getLogger(__name__)
+
+INPUTS = "inputs.json"
+
+
+def open_or_collect(
+    folder: str | Path,
+    env: Mapping[str, Any],
+    *,
+    episodes: int,
+    progress: Progress = no_progress,
+) -> Trajectories:
+    """Open trajectories, collecting first what is missing of them.
+
+    Args:
+        folder: where they lie, or will.
+        env: `id`, `image_size` and `frame_skip` of the environment, as in the config group `env`.
+        episodes: how many to collect if there are none.
+        progress: makes the progress bar.
+    """
+    if (Path(folder) / "meta.json").exists():
+        try:
+            return Trajectories.open(folder)
+        except IncompleteDataError:  # the collection was killed: go on with it
+            episodes = TrajectoryMeta.read(folder).episodes
+    logger.info("trajectories missing in %s: collecting %d episodes", folder, episodes)
+    settings = CollectSettings(
+        env_id=env["id"],
+        image_size=env["image_size"],
+        frame_skip=env["frame_skip"],
+        episodes=episodes,
+    )
+    collect(settings, folder, workers=available_cores(), progress=progress)
+    return Trajectories.open(folder)
+
+
+def open_latents(
+    trajectories: Trajectories,
+    encoder: FrozenEncoder,
+    *,
+    root: str | Path,
+    device: torch.device | str,
+    progress: Progress = no_progress,
+) -> LatentCache:
+    """Open the latents of trajectories, encoding first what is missing, as fast as memory allows.
+
+    Args:
+        trajectories: what to encode.
+        encoder: what with.
+        root: folder of all caches.
+        device: where the encoder is.
+        progress: makes the progress bars.
+    """
+    return LatentCache.build_or_open(
+        trajectories,
+        encoder,
+        root=root,
+        batch_size=frames_per_batch(encoder.frame_bytes, device),
+        device=device,
+        progress=progress,
+    )
+
+
+def inputs_of(trajectories: Trajectories, encoder: FrozenEncoder) -> dict[str, object]:
+    """What a run on these trajectories and this encoder depends on, for `keep_inputs`."""
+    meta = trajectories.meta
+    return {
+        "action_dim": meta.action_dim,
+        "action_low": list(meta.action_low),
+        "action_high": list(meta.action_high),
+        "image_size": list(meta.image_size),
+        "frame_skip": meta.frame_skip,
+        "encoder": encoder.digest,
+        "latent_shape": list(encoder.latent_shape),
+        "preprocessing": portable(encoder.preprocessing),
+        "data": trajectories.digest,
+    }
+
+
+def keep_inputs(
+    out: str | Path, inputs: Mapping[str, object], *, unwritten: Mapping[str, object]
+) -> None:
+    """Refuse to go on with a run on other inputs than it was begun with.
+
+    Args:
+        out: folder of the run, which remembers them.
+        inputs: what the run depends on, as JSON gives it back.
+        unwritten: what to take an input for that the run did not write down; one that is not in
+            here either is not checked.
+
+    Raises:
+        DataError: naming what was wanted and what came.
+    """
+    path = Path(out) / INPUTS
+    if not path.exists():
+        write_json(path, inputs)
+        return
+    begun = {**unwritten, **read_json(path)}
+    faults = [
+        f"{name}: wanted {begun[name]}, got {inputs[name]}"
+        for name in inputs
+        if name in begun and begun[name] != inputs[name]
+    ]
+    if faults:
+        raise DataError(
+            f"{out} was begun with other inputs ({'; '.join(faults)}): choose another out=, or "
+            "delete the folder to start anew"
+        )
+
+
+def split_windows(cache: LatentCache, *, num_frames: int) -> tuple[LatentWindows, LatentWindows]:
+    """Windows of the training episodes and of the held-out ones."""
+    train, held_out = cache.trajectories.split()
+    return (
+        cache.windows(num_frames, episodes=train),
+        cache.windows(num_frames, episodes=held_out),
+    )
+
+
+def draw(
+    windows: LatentWindows, rng: np.random.Generator, batch_size: int, *, device: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw latents (B, T, P, D) float32, actions (B, T - 1, A) and proprio (B, T, Q)."""
+    batch = windows.sample(rng, batch_size)
+    return batch.latents.to(device).float(), batch.actions.to(device), batch.proprio.to(device)
