@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from planners import CEM
 from vjepa_wm.agent import MPCAgent
+from vjepa_wm.errors import SettingError
 from vjepa_wm.world_model import ActionSpec
 
 SIDE = 32
@@ -191,6 +192,66 @@ def test_new_goals_for_some_environments() -> None:
         pixels[1] = env.pixels
         env.step(agent.act({"pixels": pixels})[1])
     assert np.linalg.norm(env.position - (2, 2)) <= 1.5
+
+
+def passing(**options: float | None) -> tuple[MPCAgent, np.ndarray]:
+    """An agent that goes from (5, 5) to (5, 25) by (20, 10), and its path (steps + 1, 2)."""
+    agent = make_agent(**options)
+    agent.cost = lambda latents, goal: (latents[:, :, -1] - goal[:, None]).norm(dim=-1).squeeze(-1)
+    env = DotEnv((5, 5))
+    agent.reset(goal=dot(5, 25), subgoals=dot(20, 10)[None])
+    path = [env.position]
+    for _ in range(30):
+        env.step(agent.act({"pixels": env.pixels}))
+        path.append(env.position)
+    return agent, np.stack(path)
+
+
+def test_subgoals_are_passed_before_the_goal() -> None:
+    """Within two pixels is near enough; without subgoals the way is straight."""
+    _, path = passing(subgoal_within=2.0)
+    assert np.linalg.norm(path - (20, 10), axis=-1).min() < 3
+    assert np.linalg.norm(path[-1] - (5, 25)) < 3
+
+
+def test_a_subgoal_has_its_time() -> None:
+    """After three steps, about 6 of the 16 pixels to the subgoal, the goal is turned to."""
+    agent, path = passing(subgoal_steps=3)
+    assert 4 < path[3, 0] - 5 < 7
+    assert path[:, 0].max() < 14
+    assert agent.slots[0].num_passed == 1
+    assert np.linalg.norm(path[-1] - (5, 25)) < 3
+    agent.predict({"pixels": dot(5, 5)}, episode_start=np.array([True]))
+    assert agent.goal[0].tolist() == [[20.0, 10.0]]  # a new episode begins with the subgoal again
+    agent.set_goal(dot(9, 9)[None], np.array([0]))
+    for _ in range(5):
+        agent.act({"pixels": dot(5, 5)})
+    assert agent.goal[0].tolist() == [[9.0, 9.0]]
+
+
+def test_subgoals_of_many_environments_are_passed_apart() -> None:
+    agent = make_agent(subgoal_steps=2)
+    goals = np.stack([dot(5, 25), dot(25, 5)])
+    subgoals = np.stack([[dot(1, 1), dot(2, 2)], [dot(3, 3), dot(4, 4)]])
+    agent.reset(goal=goals, subgoals=subgoals)
+    obs = {"pixels": np.stack([dot(9, 9), dot(9, 9)])}
+    for _ in range(3):
+        agent.act(obs, is_active=np.array([True, False]))
+    assert agent.goal[:, 0].tolist() == [[2.0, 2.0], [3.0, 3.0]]
+    for _ in range(4):
+        agent.act(obs)
+    assert agent.goal[:, 0].tolist() == [[5.0, 25.0], [4.0, 4.0]]
+
+
+def test_bad_subgoals_say_what_was_wanted() -> None:
+    agent = make_agent(subgoal_steps=2)
+    for wrong in (dot(1, 1), dot(1, 1)[None, None], dot(1, 1)[None].astype(float), dot(1, 1)[:0]):
+        with pytest.raises(SettingError, match=r"subgoals: wanted uint8 pixels \(G, H, W, 3\)"):
+            agent.reset(goal=dot(5, 5), subgoals=wrong)
+    with pytest.raises(SettingError, match="subgoal_within, a cost, or subgoal_steps"):
+        make_agent().reset(goal=dot(5, 5), subgoals=dot(1, 1)[None])
+    with pytest.raises(SettingError, match="subgoal_steps must be at least 1"):
+        make_agent(subgoal_steps=0)
 
 
 def test_signatures_of_other_libraries_give_the_same_action() -> None:

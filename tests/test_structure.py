@@ -54,7 +54,8 @@ ARROWS: dict[str, set[str]] = {
         "world_model",
     },
     "costs": {"metric"},
-    "agent": {"world_model", "costs", "metric", "planners"},
+    "agent": {"agent_memory", "world_model", "costs", "metric", "planners"},
+    "agent_memory": set(),
     "training": {
         "data",
         "metric",

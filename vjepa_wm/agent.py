@@ -7,13 +7,15 @@ Shapes: n environments, H W C image, A action width, T planned steps.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from planners import Planner, shift
+from vjepa_wm.agent_memory import Past, Slot
+from vjepa_wm.costs import score
 from vjepa_wm.errors import SettingError
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
@@ -37,10 +39,14 @@ class MPCAgent:
         seed: of the planner's noise.
         deadline_ms: milliseconds a plan may take; the best found until then is followed. None lets
             the planner finish. What is planned with a deadline depends on the machine.
+        subgoal_within: cost of what is observed, in the units of `cost`, from which on a subgoal
+            counts as passed. None does not look.
+        subgoal_steps: model steps after which the next goal is turned to, passed or not, as V-JEPA
+            2-AC does (arXiv 2506.09985). None waits.
 
     Raises:
         SettingError: the planner's horizon and the context are longer than the predictor was
-            trained on, or `replan_every` is out of range.
+            trained on, or `replan_every` or `subgoal_steps` is out of range.
     """
 
     def __init__(
@@ -53,6 +59,8 @@ class MPCAgent:
         replan_every: int,
         seed: int = 0,
         deadline_ms: float | None = None,
+        subgoal_within: float | None = None,
+        subgoal_steps: int | None = None,
     ) -> None:
         frames, trained = context_len - 1 + planner.horizon, world_model.predictor.max_frames
         if context_len < 1 or frames > trained:
@@ -64,6 +72,8 @@ class MPCAgent:
             raise SettingError(
                 f"replan_every must be between 1 and horizon {planner.horizon}, got {replan_every}"
             )
+        if subgoal_steps is not None and subgoal_steps < 1:
+            raise SettingError(f"subgoal_steps must be at least 1 or None, got {subgoal_steps}")
         self.world_model = world_model
         self.planner = planner
         self.cost = cost
@@ -71,8 +81,10 @@ class MPCAgent:
         self.replan_every = replan_every
         self.seed = seed
         self.deadline_ms = deadline_ms
+        self.subgoal_within = subgoal_within
+        self.subgoal_steps = subgoal_steps
         self._num_episodes = 0  # begun so far: noise follows from it, not from how they are batched
-        self.goal: Tensor | None = None  # latents (n, P, D)
+        self.goal: Tensor | None = None  # latents (n, P, D) of what is planned for now
         self._given_goal: Tensor | None = None  # pixels, as `get_action` last got them
 
     @property
@@ -80,22 +92,47 @@ class MPCAgent:
         """Where the world model lives."""
         return next(self.world_model.parameters()).device
 
-    def reset(self, goal: Pixels | Mapping[str, Pixels]) -> None:
-        """Forget everything and take a goal image.
+    def reset(self, goal: Pixels | Mapping[str, Pixels], *, subgoals: Pixels | None = None) -> None:
+        """Forget everything and take a goal image, and perhaps images to pass on the way there.
 
         Args:
             goal: uint8 pixels (H, W, 3) for one environment or (n, H, W, 3) for n, or a mapping
                 that holds them under `pixels`, as `info["goal"]` does.
+            subgoals: uint8 pixels (G, H, W, 3) or (n, G, H, W, 3), in the order to pass them in.
 
         Raises:
-            SettingError: the image has another shape or dtype.
+            SettingError: an image has another shape or dtype, or there are subgoals and neither
+                `subgoal_within` nor `subgoal_steps` says when one is done with.
         """
         pixels = _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
         self.is_single = pixels.ndim == 3
         self.goal = self._encode(pixels)
         episodes = range(self._num_episodes, self._num_episodes + len(self.goal))
-        self.slots = [_Slot(seed=self.seed * 1_000_003 + episode) for episode in episodes]
+        self.slots = [Slot(seed=self.seed * 1_000_003 + episode) for episode in episodes]
         self._num_episodes = episodes.stop
+        if subgoals is not None:
+            self._line_up(subgoals)
+
+    def _line_up(self, subgoals: Pixels) -> None:
+        """Put subgoals before the goal of each environment."""
+        pixels = torch.as_tensor(subgoals)
+        pixels = pixels.unsqueeze(0) if self.is_single else pixels
+        is_fit = pixels.ndim == 5 and len(pixels) == len(self.slots) and pixels.shape[1] > 0
+        if not is_fit or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
+            wanted = "(G, H, W, 3)" if self.is_single else f"({len(self.slots)}, G, H, W, 3)"
+            raise SettingError(
+                f"subgoals: wanted uint8 pixels {wanted}, at least one, as the goal is, got "
+                f"{torch.as_tensor(subgoals).dtype} {tuple(torch.as_tensor(subgoals).shape)}"
+            )
+        if self.subgoal_within is None and self.subgoal_steps is None:
+            raise SettingError(
+                "subgoals: nothing says when one is done with; give the agent subgoal_within, a "
+                "cost, or subgoal_steps"
+            )
+        latents = self.world_model.encode(pixels.to(self.device))  # (n, G, P, D)
+        for slot, row, goal in zip(self.slots, latents, self.goal, strict=True):
+            slot.goals = [*row, goal]
+        self.goal = latents[:, 0].clone()
 
     def set_goal(self, goal: Pixels | Mapping[str, Pixels], env_ids: np.ndarray) -> None:
         """Give new goals to some environments and forget their past.
@@ -110,6 +147,7 @@ class MPCAgent:
         )
         for row, env_id in zip(latents, env_ids, strict=True):
             self.goal[env_id] = row
+            self.slots[env_id].goals = []
             self.slots[env_id].forget()
 
     def act(self, obs: Mapping[str, Pixels], *, is_active: np.ndarray | None = None) -> np.ndarray:
@@ -139,6 +177,7 @@ class MPCAgent:
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
             self._observe(on_model_step, pixels, self._proprio(obs, on_model_step))
+            self._pass_subgoals(on_model_step)
             self._plan([i for i in on_model_step if self._needs_plan(self.slots[i])])
         actions = np.zeros((len(self.slots), len(self.world_model.action_spec.low)), np.float32)
         for i in active:
@@ -149,7 +188,7 @@ class MPCAgent:
         if self.goal is None:
             raise RuntimeError("no goal yet: call agent.reset(goal=...) with a goal image first")
 
-    def _needs_plan(self, slot: "_Slot") -> bool:
+    def _needs_plan(self, slot: Slot) -> bool:
         return slot.plan is None or slot.executed >= self.replan_every
 
     def _encode(self, pixels: Tensor) -> Tensor:
@@ -180,6 +219,25 @@ class MPCAgent:
         for i, latents, row in zip(env_ids, self._encode(pixels[env_ids]), rows, strict=True):
             self.slots[i].observe(latents, row, self.context_len)
 
+    def _pass_subgoals(self, env_ids: list[int]) -> None:
+        """Turn to the next goal where the present one was only on the way, and is done with."""
+        for i in env_ids:
+            slot = self.slots[i]
+            if slot.num_passed + 1 < len(slot.goals) and self._is_done_with(slot):
+                self.goal[i] = slot.next_goal()
+
+    def _is_done_with(self, slot: Slot) -> bool:
+        if self.subgoal_steps is not None and slot.steps_to_goal >= self.subgoal_steps:
+            return True
+        if self.subgoal_within is None:
+            return False
+        latents = slot.latents[-1][None, None, None]  # (1, 1, 1, P, D)
+        proprio = None if slot.proprio[-1] is None else slot.proprio[-1][None, None, None]
+        still = latents.new_zeros(1, 1, 1, len(self.world_model.action_spec.low))
+        goal = slot.goals[slot.num_passed].unsqueeze(0)
+        cost = score(self.cost, latents, goal, actions=still, proprio=proprio)
+        return float(cost) <= self.subgoal_within
+
     def _plan(self, env_ids: list[int]) -> None:
         """Plan for some environments, together where they have seen equally much."""
         for length in sorted({len(self.slots[i].latents) for i in env_ids}):
@@ -202,7 +260,7 @@ class MPCAgent:
         for slot, actions, cost in zip(slots, plan.actions, plan.cost.tolist(), strict=True):
             slot.take(actions, cost)
 
-    def _observed(self, pasts: list["_Past"]) -> Imagination:
+    def _observed(self, pasts: list[Past]) -> Imagination:
         """Show the world model equally long pasts of some environments."""
         context = torch.stack([torch.stack(past.latents) for past in pasts])  # (n, C, P, D)
         taken = np.array([past.actions for past in pasts], dtype=np.float32)
@@ -230,7 +288,7 @@ class MPCAgent:
             raise RuntimeError("no plan yet: call agent.act(obs) first")
         return self._observed([slot.planned_from]).rollout(slot.plan[None, None])[0, 0]
 
-    def _warm_start(self, slots: list["_Slot"]) -> Tensor:
+    def _warm_start(self, slots: list[Slot]) -> Tensor:
         """Last plans moved on by what was executed; new environments start from rest."""
         spec = self.world_model.action_spec
         rest = (torch.tensor(spec.low) + torch.tensor(spec.high)) / 2
@@ -247,12 +305,14 @@ class MPCAgent:
     ) -> tuple[np.ndarray, None]:
         """Act, with the signature of Stable-Baselines3's `predict`.
 
-        Environments whose episode has just started are forgotten; their goal is kept.
+        Environments whose episode has just started are forgotten; their goals are kept.
         """
         del state, deterministic  # the agent keeps its own state; its noise is seeded
         if episode_start is not None:
             for i in np.flatnonzero(episode_start):
                 self.slots[i].forget()
+                if self.slots[i].goals:
+                    self.goal[i] = self.slots[i].goals[0]
         return self.act(observation), None
 
     def select_action(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -293,63 +353,6 @@ class MPCAgent:
             proprio = torch.as_tensor(info["proprio"])
             obs["proprio"] = proprio.squeeze(1) if proprio.ndim == 3 else proprio
         return self.act(obs)
-
-
-class _Past(NamedTuple):
-    """What was observed of one environment: C frames and the C - 1 actions between them."""
-
-    latents: list[Tensor]  # (P, D) each
-    proprio: list[Tensor | None]  # at them, (Q,) each
-    actions: list[np.ndarray]  # taken at all but the last of them
-
-
-class _Slot:
-    """What the agent remembers of one environment."""
-
-    def __init__(self, *, seed: int) -> None:
-        self.seed = seed
-        self.num_plans = 0
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin an episode."""
-        self.latents: list[Tensor] = []  # the last C frames, (P, D) each
-        self.proprio: list[Tensor | None] = []  # at them, (Q,) each
-        self.actions: list[np.ndarray] = []  # taken at them
-        self.plan: Tensor | None = None  # (T, A)
-        self.planned_from: _Past | None = None
-        self.plan_cost = float("nan")
-        self.executed = 0
-        self.wait = 0  # environment steps for which the present action goes on
-
-    def observe(self, latents: Tensor, proprio: Tensor | None, context_len: int) -> None:
-        """Add a frame, dropping what the predictor no longer sees."""
-        self.latents = [*self.latents, latents][-context_len:]
-        self.proprio = [*self.proprio, proprio][-context_len:]
-        self.actions = self.actions[-(context_len - 1) :] if context_len > 1 else []
-
-    def past(self) -> _Past:
-        """What is to be planned from; it stays when more is observed."""
-        return _Past(self.latents, self.proprio, list(self.actions))
-
-    def next_seed(self) -> int:
-        """Seed of the next plan."""
-        self.num_plans += 1
-        return self.seed * 10_007 + self.num_plans
-
-    def take(self, plan: Tensor, cost: float) -> None:
-        """Follow a new plan."""
-        self.plan, self.plan_cost, self.executed = plan, cost, 0
-        self.planned_from = self.past()
-
-    def next_action(self, frame_skip: int) -> np.ndarray:
-        """The action of this environment step."""
-        if self.wait == 0:
-            self.actions.append(self.plan[self.executed].float().cpu().numpy())
-            self.executed += 1
-            self.wait = frame_skip
-        self.wait -= 1
-        return self.actions[-1]
 
 
 def _pixels(pixels: Pixels, name: str) -> Tensor:
