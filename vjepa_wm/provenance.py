@@ -30,7 +30,9 @@ def _commit() -> str | None:
     try:
         # A wheel installed inside another project's repository is not of that project's commit.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
-        is_changed = _git("status", "--porcelain", "--untracked-files=no")
+        # Shipped weights are told by their digests, and making them changes them
+        others = (":/", ":(top,exclude)vjepa_wm/weights")
+        is_changed = _git("status", "--porcelain", "--untracked-files=no", "--", *others)
         return _git("rev-parse", "HEAD") + ("-dirty" if is_changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or an installed wheel
