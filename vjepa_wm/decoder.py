@@ -73,12 +73,17 @@ class Decoder(nn.Module):
             Block(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.head = nn.Linear(width, (image_size // side) ** 2 * 3)
+        hidden_dim = int(width * mlp_ratio)
+        self.head = nn.Sequential(
+            nn.Linear(width, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, (image_size // side) ** 2 * 3),
+        )
         self.register_buffer("mean_picture", torch.full((image_size, image_size, 3), 0.5))
         self.register_buffer("variance", torch.ones(()))
         init_transformer(self, self.blocks)
         nn.init.normal_(self.position_embed, std=0.02)
-        nn.init.zeros_(self.head.weight)  # starts at the mean picture, the floor it has to beat
+        nn.init.zeros_(self.head[-1].weight)  # starts at the mean picture, the floor it has to beat
 
     def start_from(self, pixels: Tensor) -> None:
         """Take the mean of pictures uint8 (F, S, S, 3) as what is drawn before any training."""
@@ -97,7 +102,7 @@ class Decoder(nn.Module):
                 f"latents: wanted (..., {self.latent_shape[0]}, {self.latent_shape[1]}), "
                 f"got {tuple(latents.shape)}"
             )
-        x = latents.reshape(-1, *self.latent_shape).to(self.head.weight.dtype)
+        x = latents.reshape(-1, *self.latent_shape).to(self.latent_embed.weight.dtype)
         x = self.latent_embed(x) + self.position_embed
         for block in self.blocks:
             x = block(x, None)
