@@ -76,9 +76,9 @@ def test_errors_count_pixels_by_how_rare_they_are() -> None:
     decoder.start_from(pixels)
     errors = picture_errors(decoder, torch.zeros(2, 16, 16, 3), pixels)
     assert float(errors["error"]) == pytest.approx(1 / 512)
-    # One pixel of the 512 is wrong; in both pictures it is half away from the mean, others are not
-    usual = max(2 * 0.5 / 512, 1e-3)
-    assert float(errors["rare_error"]) == pytest.approx(0.5 / usual / 512)
+    # That pixel is half away from the mean in both pictures, and no other is
+    variance = 2 * 0.5**2 / 512
+    assert float(errors["rare_error"]) == pytest.approx(0.5**2 / variance / 512)
 
 
 def test_every_token_draws_its_own_patch() -> None:
@@ -142,9 +142,7 @@ def test_a_saved_decoder_draws_the_same(tmp_path: Path) -> None:
     loaded = load_decoder(tmp_path, encoder)
     assert not loaded.training
     assert (loaded.decode(latents).int() - decoder.decode(latents).int()).abs().max() <= 1
-    assert float(loaded.usual_difference) == pytest.approx(
-        float(decoder.usual_difference), rel=1e-3
-    )
+    assert float(loaded.variance) == pytest.approx(float(decoder.variance), rel=1e-3)
 
 
 def test_a_decoder_for_another_encoder_is_refused(tmp_path: Path) -> None:

@@ -73,18 +73,23 @@ class Decoder(nn.Module):
             Block(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.head = nn.Linear(width, (image_size // side) ** 2 * 3)
+        hidden_dim = int(width * mlp_ratio)
+        self.head = nn.Sequential(
+            nn.Linear(width, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, (image_size // side) ** 2 * 3),
+        )
         self.register_buffer("mean_picture", torch.full((image_size, image_size, 3), 0.5))
-        self.register_buffer("usual_difference", torch.ones(()))
+        self.register_buffer("variance", torch.ones(()))
         init_transformer(self, self.blocks)
         nn.init.normal_(self.position_embed, std=0.02)
-        nn.init.zeros_(self.head.weight)  # starts at the mean picture, the floor it has to beat
+        nn.init.zeros_(self.head[-1].weight)  # starts at the mean picture, the floor it has to beat
 
     def start_from(self, pixels: Tensor) -> None:
         """Take the mean of pictures uint8 (F, S, S, 3) as what is drawn before any training."""
         pictures = pixels.to(self.mean_picture.device).float() / 255
         self.mean_picture.copy_(pictures.mean(dim=0))
-        self.usual_difference.copy_(self.difference(pictures).mean().clamp_min(1e-3))
+        self.variance.copy_(self._squared(pictures).mean().clamp_min(1e-6))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Draw latents (..., P, D); returns float pixels (..., S, S, 3), about 0 to 1.
@@ -97,7 +102,7 @@ class Decoder(nn.Module):
                 f"latents: wanted (..., {self.latent_shape[0]}, {self.latent_shape[1]}), "
                 f"got {tuple(latents.shape)}"
             )
-        x = latents.reshape(-1, *self.latent_shape).to(self.head.weight.dtype)
+        x = latents.reshape(-1, *self.latent_shape).to(self.latent_embed.weight.dtype)
         x = self.latent_embed(x) + self.position_embed
         for block in self.blocks:
             x = block(x, None)
@@ -116,9 +121,16 @@ class Decoder(nn.Module):
         """Draw latents (..., P, D) as uint8 pixels (..., S, S, 3)."""
         return (self(latents).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def difference(self, pictures: Tensor) -> Tensor:
-        """How far pixels (..., S, S, 3) in 0 to 1 are from the mean picture: (..., S, S)."""
-        return (pictures - self.mean_picture).abs().mean(dim=-1)
+    def rarity(self, pictures: Tensor) -> Tensor:
+        """How unusual pixels (..., S, S, 3) in 0 to 1 are: (..., S, S), 1 on average.
+
+        Squared distance from the mean picture, so that hardly any of it falls on a background that
+        is sometimes covered.
+        """
+        return self._squared(pictures) / self.variance
+
+    def _squared(self, pictures: Tensor) -> Tensor:
+        return (pictures - self.mean_picture).square().mean(dim=-1)
 
     def loss(self, latents: Tensor, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 on pixels, those that differ from the mean picture weighted up.
@@ -144,13 +156,11 @@ def picture_errors(decoder: Decoder, drawn: Tensor, pixels: Tensor) -> dict[str,
         pixels: the truth, uint8 (..., S, S, 3).
 
     Returns:
-        `error`, every pixel counting alike, and `rare_error`, each counting by how far it truly is
-        from the mean picture.
+        `error`, every pixel counting alike, and `rare_error`, each counting by its `rarity`.
     """
     truth = pixels.to(drawn.device).float() / 255
     wrong = (drawn - truth).abs().mean(dim=-1)  # (..., S, S)
-    rarity = decoder.difference(truth) / decoder.usual_difference
-    return {"error": wrong.mean(), "rare_error": (rarity * wrong).mean()}
+    return {"error": wrong.mean(), "rare_error": (decoder.rarity(truth) * wrong).mean()}
 
 
 def seen(encoder: FrozenEncoder, pixels: Tensor, image_size: int) -> Tensor:

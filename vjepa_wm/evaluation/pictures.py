@@ -78,8 +78,8 @@ class Looks:
 class PictureFigure:
     """How wrong decoded pictures are after each imagined step.
 
-    Errors are L1 on pixels as shares of the brightest, each pixel counting by how far it truly is
-    from the mean picture.
+    Errors are L1 on pixels as shares of the brightest, each pixel counting by how rare it truly is
+    (`Decoder.rarity`).
 
     Attributes:
         decoded: Of what the encoder saw.
