@@ -54,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "costs": {"metric"},
     "agent": {"world_model", "costs", "metric", "planners"},
+    "behaviour_cloning": {"encoders", "proprio", "world_model"},
     "training": {
         "data",
         "metric",
