@@ -7,11 +7,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from vjepa_wm.behaviour_cloning import GoalPolicy
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.files import read_json
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.nn.kv_cache import KVCache
@@ -122,6 +124,25 @@ def save_world_model(folder: Path) -> Path:
     }
     save_checkpoint(folder / "model", parts, config)
     return folder / "model"
+
+
+def save_goal_policy(folder: Path, world_model: Path) -> Path:
+    """Write a random policy that sees what a world model of `save_world_model` sees."""
+    config = read_json(world_model / "config.json")
+    spec = config["action_spec"]
+    policy = {
+        "latent_dim": VIT["embed_dim"],
+        "num_patches": 4,
+        "low": spec["low"],
+        "high": spec["high"],
+        **OmegaConf.load(CONFIGS / "goal_policy" / "mlp.yaml"),
+    }
+    kept = {name: config[name] for name in ("name", "encoder", "action_spec")}
+    net = randomise(GoalPolicy(**policy), std=0.1)
+    save_checkpoint(
+        folder, {"policy": net}, {"kind": "behaviour_cloning", "policy": policy, **kept}
+    )
+    return folder
 
 
 def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
