@@ -33,7 +33,7 @@ class Eye(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         self.num_frames += len(pixels)
-        return (pixels[:, :, 0, :1, :2] - 128) / self.scale.detach()
+        return (pixels[:, :, 0, :1, :2].float() - 128) / self.scale.detach()
 
 
 class Blind:
@@ -58,7 +58,7 @@ def run(num_envs: int, over_steps: str = "sum") -> list[Episode]:
     agent = TrueDynamicsAgent(
         runner.envs,
         seeing(),
-        CEM(horizon=3, num_samples=64, num_elites=4),
+        CEM(horizon=3, num_samples=32),
         cost(over_steps),
         context_len=1,
         replan_every=1,
