@@ -67,7 +67,9 @@ def test_rows_are_chosen_by_name(agent, policy, names) -> None:
     assert evaluate.chosen_agents(OmegaConf.create(options)) == names
 
 
-def test_a_list_of_agents_with_some_that_break(run, monkeypatch, capsys, tmp_path: Path) -> None:
+def test_a_list_of_agents_with_some_that_break(
+    run, monkeypatch, capsys, caplog, tmp_path: Path
+) -> None:
     """The table has both rows and counts what was stopped; the files say why."""
 
     class Broken(Seeker):
@@ -78,9 +80,9 @@ def test_a_list_of_agents_with_some_that_break(run, monkeypatch, capsys, tmp_pat
     save_checkpoint(tmp_path / "model", {"predictor": torch.nn.Linear(1, 1)}, {"kind": "fake"})
     options = ["agent=[mpc,random]", "model=model", "tasks=tuning", "episodes=3", "max_steps=2"]
     run(evaluate, *options, "out=report")
-    shown = capsys.readouterr()
-    assert [line.split()[0] for line in shown.out.split("\n")[1:4]] == ["agent", "random", "mpc"]
-    assert "3 of 3 episodes of mpc were stopped" in shown.err
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.split("\n")[1:4]] == ["agent", "random", "mpc"]
+    assert "3 of 3 episodes of mpc were stopped" in caplog.text
     rows = read_json(tmp_path / "report" / "summary.json")["rows"]
     assert [row["faults"] for row in rows] == [0, 3]
     assert rows[1]["fault"] == "agent, step 0: ValueError: no idea"
