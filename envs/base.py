@@ -1,45 +1,24 @@
 """Base class of the environments: pixels, velocities, goals as images, success that is held."""
 
 import difflib
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
-import mujoco.rollout
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.policies import Policy
 from envs.rendering import PROFILES, load_model, render
-
-FloatArray = NDArray[np.float64]
+from envs.rollouts import STATE_SPEC, FloatArray, copy_state, follow, read_state
 
 HOLD_STEPS = 3  # consecutive steps within every threshold that make a success
 NEAR_STEPS = 25  # longest exploration between a start and its "near" goal
 _MAX_TRIES = 1000
 _TRIES_PER_START = 20
 _RESET_OPTIONS = ("start", "goal", "level")
-
-# Everything that decides the future besides the controls; mocap poses hold what varies per episode.
-_STATE_SPEC = int(
-    mujoco.mjtState.mjSTATE_FULLPHYSICS
-    | mujoco.mjtState.mjSTATE_MOCAP_POS
-    | mujoco.mjtState.mjSTATE_MOCAP_QUAT
-    | mujoco.mjtState.mjSTATE_WARMSTART
-)
-_PHYSICS_SPEC = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
-_MOCAP_SPEC = int(mujoco.mjtState.mjSTATE_MOCAP_POS | mujoco.mjtState.mjSTATE_MOCAP_QUAT)
-_CONTROL_SPEC = int(mujoco.mjtState.mjSTATE_CTRL) | _MOCAP_SPEC
-
-
-def _state(model: mujoco.MjModel, data: mujoco.MjData, spec: int) -> FloatArray:
-    """Copy the parts of the state named by `spec` into one vector."""
-    out = np.empty(mujoco.mj_stateSize(model, spec))
-    mujoco.mj_getState(model, data, out, spec)
-    return out
 
 
 class PixelGoalEnv(gymnasium.Env):
@@ -228,7 +207,7 @@ class PixelGoalEnv(gymnasium.Env):
 
     def get_sim_state(self) -> FloatArray:
         """Copy the whole simulator state (S,), including the success counter (last entry)."""
-        return np.append(_state(self._model, self._data, _STATE_SPEC), float(self._held_steps))
+        return np.append(read_state(self._model, self._data), float(self._held_steps))
 
     def set_sim_state(self, state: FloatArray) -> None:
         """Restore a state from `get_sim_state`; stepping on from it is bit-identical.
@@ -240,7 +219,7 @@ class PixelGoalEnv(gymnasium.Env):
             ValueError: If the shape is wrong or a value is not finite.
         """
         state = self._check_state(state)
-        mujoco.mj_setState(self._model, self._data, state[:-1], _STATE_SPEC)
+        mujoco.mj_setState(self._model, self._data, state[:-1], STATE_SPEC)
         self._held_steps = int(state[-1])
 
     def simulate(self, actions: NDArray) -> FloatArray:
@@ -258,28 +237,38 @@ class PixelGoalEnv(gymnasium.Env):
         """
         if self._goal_state is None:
             raise RuntimeError("simulate measures distances to the goal; this episode has none.")
-        actions = np.asarray(actions)
-        if actions.ndim != 3:
-            raise ValueError(f"actions must have shape (N, T, A), got {actions.shape}.")
-        count, steps = actions.shape[:2]
-        actions = self._check_actions(actions, (count, steps, self._model.nu))
-        control = np.repeat(actions * self.max_speed, self.num_substeps, axis=1)
-        mocap = _state(self._model, self._data, _MOCAP_SPEC)
-        mocap = np.broadcast_to(mocap, (*control.shape[:2], mocap.size))
-        workers = [self._scratch]
-        num_workers = min(count, os.cpu_count() or 1)
-        workers += [mujoco.MjData(self._model) for _ in range(num_workers - 1)]
-        states, _ = mujoco.rollout.rollout(
-            self._model,
-            workers,
-            np.tile(_state(self._model, self._data, _PHYSICS_SPEC), (count, 1)),
-            np.concatenate([control, mocap], axis=-1),
-            control_spec=_CONTROL_SPEC,
-            initial_warmstart=np.tile(self._data.qacc_warmstart, (count, 1)),
-        )
-        # The physics vector is time, qpos, qvel; only the last substep of each step is observed.
-        ends = states[:, self.num_substeps - 1 :: self.num_substeps, 1 : 1 + self._model.nq]
-        return self.distances(ends, self._qpos_of(self._goal_state))
+        return self.distances(self._follow(actions), self._qpos_of(self._goal_state))
+
+    def simulate_obs(self, actions: NDArray, *, steps: Sequence[int]) -> dict[str, NDArray]:
+        """Observe where the true dynamics lead from the current state without disturbing it.
+
+        Args:
+            actions: Candidates (N,T,A), clipped to [-1,1].
+            steps: Which F of the T steps to observe, from 0; only these are drawn.
+
+        Returns:
+            `pixels` uint8 (N,F,H,W,3) and `proprio` float32 (N,F,Q) after each of these steps.
+
+        Raises:
+            ValueError: If the actions are malformed.
+        """
+        ends = self._follow(actions)[:, list(steps)]
+        copy_state(self._model, self._data, self._scratch)
+        observed = []
+        for qpos in ends.reshape(-1, self._model.nq):
+            self._scratch.qpos[:] = qpos
+            observed.append(self._observe(self._scratch))
+        stacked = {name: np.stack([obs[name] for obs in observed]) for name in observed[0]}
+        return {name: s.reshape(*ends.shape[:2], *s.shape[1:]) for name, s in stacked.items()}
+
+    def distance_between(self, state: FloatArray, other: FloatArray) -> dict[str, float]:
+        """Measure how far apart two sim_states (S,) are, by criterion, in physical units.
+
+        Raises:
+            ValueError: If a state is malformed.
+        """
+        ends = (self._qpos_of(self._check_state(s)) for s in (state, other))
+        return dict(zip(self.criteria, self.distances(*ends).tolist(), strict=True))
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -305,12 +294,22 @@ class PixelGoalEnv(gymnasium.Env):
     def _check_state(self, state: FloatArray) -> FloatArray:
         """Refuse a malformed simulator state."""
         state = np.asarray(state, dtype=np.float64)
-        wanted = (mujoco.mj_stateSize(self._model, _STATE_SPEC) + 1,)
+        wanted = (mujoco.mj_stateSize(self._model, STATE_SPEC) + 1,)
         if state.shape != wanted:
             raise ValueError(f"sim_state must have shape {wanted}, got {state.shape}.")
         if not np.isfinite(state).all():
             raise ValueError("sim_state must be finite, got NaN or infinity.")
         return state
+
+    def _follow(self, actions: NDArray) -> FloatArray:
+        """Try candidates (N,T,A) out; returns generalised positions after each step (N,T,nq)."""
+        actions = np.asarray(actions)
+        if actions.ndim != 3:
+            raise ValueError(f"actions must have shape (N, T, A), got {actions.shape}.")
+        actions = self._check_actions(actions, (*actions.shape[:2], self._model.nu))
+        controls = np.repeat(actions * self.max_speed, self.num_substeps, axis=1)
+        ends = follow(self._model, self._data, self._scratch, controls)
+        return ends[:, self.num_substeps - 1 :: self.num_substeps]
 
     def _qpos_of(self, state: FloatArray) -> FloatArray:
         """Cut the generalised positions (nq,) out of a sim_state, which begins with the time."""
@@ -339,7 +338,7 @@ class PixelGoalEnv(gymnasium.Env):
         """Observe the goal state, if there is one."""
         if self._goal_state is None:
             return None
-        mujoco.mj_setState(self._model, self._scratch, self._goal_state[:-1], _STATE_SPEC)
+        mujoco.mj_setState(self._model, self._scratch, self._goal_state[:-1], STATE_SPEC)
         return self._observe(self._scratch)
 
     def _distance(self) -> dict[str, float]:
@@ -376,8 +375,7 @@ class PixelGoalEnv(gymnasium.Env):
 
     def _explore(self) -> FloatArray:
         """Explore on the scratch data for at most 25 steps and return where it ends (nq,)."""
-        start = _state(self._model, self._data, _STATE_SPEC)
-        mujoco.mj_setState(self._model, self._scratch, start, _STATE_SPEC)
+        copy_state(self._model, self._data, self._scratch)
         policy = self._policy(self._scratch, frame_skip=1)
         policy.reset(self.np_random)
         for _ in range(int(self.np_random.integers(NEAR_STEPS // 2, NEAR_STEPS + 1))):
@@ -386,14 +384,13 @@ class PixelGoalEnv(gymnasium.Env):
 
     def _state_at(self, qpos: FloatArray) -> FloatArray:
         """Make the sim_state (S,) of a rest at `qpos` in this episode's scene."""
-        start = _state(self._model, self._data, _STATE_SPEC)
         mujoco.mj_resetData(self._model, self._scratch)
-        mujoco.mj_setState(self._model, self._scratch, start, _STATE_SPEC)
+        copy_state(self._model, self._data, self._scratch)
         self._scratch.time = 0.0
         self._scratch.qpos[:] = qpos
         self._scratch.qvel[:] = 0.0
         self._scratch.qacc_warmstart[:] = 0.0
-        return np.append(_state(self._model, self._scratch, _STATE_SPEC), 0.0)
+        return np.append(read_state(self._model, self._scratch), 0.0)
 
 
 def _unknown(kind: str, name: object, known: tuple[str, ...]) -> str:

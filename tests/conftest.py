@@ -11,3 +11,9 @@ from tests import tiny
 def world_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random world model that fits every environment of the package."""
     return tiny.save_world_model(tmp_path_factory.mktemp("world_model"))
+
+
+@pytest.fixture(scope="session")
+def goal_policy_folder(world_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random policy on the encoder of that world model."""
+    return tiny.save_goal_policy(tmp_path_factory.mktemp("policy"), world_model_folder)

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from planners import Planner
+from vjepa_wm.behaviour_cloning import GoalPolicy
 from vjepa_wm.cli import check_overrides
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.decoder import Decoder
@@ -67,6 +68,11 @@ def build_metric(cfg: DictConfig) -> None:
     assert built(torch.zeros(3, 4, 8), torch.ones(4, 8)).shape == (3,)
 
 
+def build_goal_policy(cfg: DictConfig) -> None:
+    policy = GoalPolicy(latent_dim=8, num_patches=4, low=[-1.0], high=[1.0], **cfg)
+    assert policy(torch.zeros(3, 4, 8), torch.ones(3, 4, 8)).shape == (3, 1)
+
+
 def build_cost(cfg: DictConfig) -> None:
     cost = instantiate(cfg, metric=lambda latents, goal: (latents - goal).norm(dim=(-1, -2)))
     assert isinstance(cost, GoalCost)
@@ -103,6 +109,7 @@ BUILD: dict[str, Callable[[DictConfig], None]] = {
     "cost": build_cost,
     "encoder": build_encoder,
     "env": build_env,
+    "goal_policy": build_goal_policy,
     "mask_predictor": build_mask_predictor,
     "integrator": build_integrator,
     "metric": build_metric,

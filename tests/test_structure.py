@@ -56,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "costs": {"metric"},
     "agent": {"agent_memory", "world_model", "costs", "metric", "planners"},
     "agent_memory": set(),
+    "behaviour_cloning": {"encoders", "proprio", "world_model"},
     "training": {
         "data",
         "metric",

@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from vjepa_wm.behaviour_cloning import GoalPolicy
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
@@ -14,6 +15,7 @@ from vjepa_wm.decoder import Decoder
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import record_encoder
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.files import read_json
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.nn.kv_cache import KVCache
@@ -138,6 +140,25 @@ def save_decoder(folder: Path, encoder: FrozenEncoder) -> Path:
     record = record_encoder(encoder, {"name": encoder.name, "checkpoint": None})
     config = {"kind": "decoder", "decoder": settings, "encoder": record}
     save_checkpoint(folder, {"decoder": randomise(Decoder(**settings))}, config)
+    return folder
+
+
+def save_goal_policy(folder: Path, world_model: Path) -> Path:
+    """Write a random policy that sees what a world model of `save_world_model` sees."""
+    config = read_json(world_model / "config.json")
+    spec = config["action_spec"]
+    policy = {
+        "latent_dim": VIT["embed_dim"],
+        "num_patches": 4,
+        "low": spec["low"],
+        "high": spec["high"],
+        **OmegaConf.load(CONFIGS / "goal_policy" / "mlp.yaml"),
+    }
+    kept = {name: config[name] for name in ("name", "encoder", "action_spec")}
+    net = randomise(GoalPolicy(**policy), std=0.1)
+    save_checkpoint(
+        folder, {"policy": net}, {"kind": "behaviour_cloning", "policy": policy, **kept}
+    )
     return folder
 
 

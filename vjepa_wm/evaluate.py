@@ -5,8 +5,9 @@ The smallest run, which needs no model: python -m vjepa_wm.evaluate agent=random
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from gymnasium import spaces
@@ -15,20 +16,29 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.agent import MPCAgent
+from vjepa_wm.behaviour_cloning import (
+    BehaviourCloningAgent,
+    load_behaviour_cloning,
+    open_behaviour_cloning,
+)
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
+from vjepa_wm.evaluation.budget import ErrorBudget, budget_lines, error_budget
 from vjepa_wm.evaluation.episodes import Agent, Episode, EpisodeRunner
 from vjepa_wm.evaluation.report import Row, summarise, table, warnings, write_report
 from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, TaskSet, draw_tasks, load_task_set
+from vjepa_wm.evaluation.true_dynamics import TrueDynamicsAgent
 from vjepa_wm.loading import SHIPPED, load_world_model
 from vjepa_wm.world_model import ActionSpec
 
 logger = logging.getLogger(__name__)
 
-AGENTS = ("random", "mpc", "simulator")
+AGENTS = ("random", "bc", "mpc", "true_dynamics", "simulator")  # from the floor up
+CHEAP = ("random", "mpc", "simulator")  # what `all` has; with a policy, bc too
+PRIVILEGED = ("true_dynamics", "simulator")
 
 
 @verb("evaluate")
@@ -37,35 +47,74 @@ def main(cfg: DictConfig) -> None:
 
     Example: python -m vjepa_wm.evaluate env=push agent=all episodes=100
 
-    The simulator row is privileged: it plans in the true simulator with the true distance. It
-    has a planner of its own; planner@simulator_planner=cem gives it the one of mpc.
+    The rows true_dynamics and simulator are privileged: their candidates are tried out in the true
+    simulator. simulator scores them by the true distance and has a planner of its own;
+    'simulator_planner=${planner}' gives it the one of mpc. true_dynamics has planner and cost of
+    mpc, on frames that are drawn and encoded instead of imagined. With the planner of configs that
+    is 64 candidates x 3 rounds x 6 frames for each model step, at 6 to 10 ms a frame on one core: 7
+    to 11 s per plan, 3 to 5 minutes per episode of 50 steps. So give it few episodes; with
+    cost.over_steps=last it is a sixth of that.
+
+    With the rows mpc, true_dynamics and simulator an error budget is printed, too: how many points
+    of success are lost by predictor, by encoder and cost, and by planner and horizon:
+    agent=[mpc,true_dynamics,simulator] 'simulator_planner=${planner}' true_dynamics_episodes=20
     """
-    names = chosen_agents(cfg.agent)
+    names = chosen_agents(cfg)
     tasks, digest = chosen_tasks(cfg)
-    episodes: dict[str, list[Episode]] = {}
-    rows: list[Row] = []
     runner = EpisodeRunner(
         cfg.env.id, num_envs=min(cfg.batch, len(tasks)), image_size=cfg.env.image_size
     )
     with closing(runner):
         # All agents first: a missing model should not be found out after the random row.
         agents = {name: build_agent(name, cfg, runner) for name in names}
-        for name, agent in agents.items():
-            began = time.perf_counter()
-            episodes[name] = runner.run(
-                agent, tasks, max_steps=cfg.max_steps, desc=name, progress=progress
-            )
-            seconds = time.perf_counter() - began
-            rows.append(summarise(name, episodes[name], seconds=seconds))
-    write_report(cfg.out, episodes, rows, about=describe(cfg, names, digest))
-    show(cfg, rows)
+        warn_of_unlike_rows(cfg, agents)
+        episodes, rows = run_agents(cfg, runner, agents, tasks)
+    budget = error_budget(episodes, same_planner=cfg.planner == cfg.simulator_planner)
+    about = describe(cfg, names, digest) | ({"error_budget": asdict(budget)} if budget else {})
+    write_report(cfg.out, episodes, rows, about=about)
+    show(cfg, rows, budget)
 
 
-def chosen_agents(name: str) -> Sequence[str]:
-    """Return the agents to evaluate, from the floor up."""
-    if name not in (*AGENTS, "all"):
-        raise UnknownNameError("agent", str(name), (*AGENTS, "all"))
-    return AGENTS if name == "all" else (name,)
+def run_agents(
+    cfg: DictConfig, runner: EpisodeRunner, agents: Mapping[str, Agent], tasks: Sequence[Task]
+) -> tuple[dict[str, list[Episode]], list[Row]]:
+    """Run agents one after another; returns their episodes and figures."""
+    episodes: dict[str, list[Episode]] = {}
+    rows: list[Row] = []
+    for name, agent in agents.items():
+        own = tasks[: cfg.true_dynamics_episodes] if name == "true_dynamics" else tasks
+        began = time.perf_counter()
+        episodes[name] = runner.run(
+            agent, own, max_steps=cfg.max_steps, desc=name, progress=progress
+        )
+        rows.append(summarise(name, episodes[name], seconds=time.perf_counter() - began))
+    return episodes, rows
+
+
+def chosen_agents(cfg: DictConfig) -> Sequence[str]:
+    """Return the agents to evaluate, from the floor up.
+
+    Raises:
+        UnknownNameError: If there is no such agent.
+        DataError: If none is named, or options one of them needs are missing or out of range.
+    """
+    asked = [cfg.agent] if isinstance(cfg.agent, str) else list(cfg.agent or ())
+    for name in asked:
+        if name not in (*AGENTS, "all"):
+            raise UnknownNameError("agent", str(name), (*AGENTS, "all"))
+    if not asked:
+        raise DataError(f"agent: wanted one or more of {', '.join((*AGENTS, 'all'))}, got none")
+    if "all" in asked:
+        asked += [*CHEAP, *(["bc"] if cfg.policy else [])]
+    if "bc" in asked and not cfg.policy:
+        raise DataError(
+            "agent=bc needs policy=FOLDER, as python -m vjepa_wm.train_bc "
+            f"env={cfg.env.name} writes it"
+        )
+    count = cfg.true_dynamics_episodes
+    if count is not None and count < 1:
+        raise DataError(f"true_dynamics_episodes: wanted at least 1, or null for all, got {count}")
+    return [name for name in AGENTS if name in asked]
 
 
 def chosen_tasks(cfg: DictConfig) -> tuple[list[Task], str]:
@@ -92,9 +141,13 @@ def build_agent(name: str, cfg: DictConfig, runner: EpisodeRunner) -> Agent:
     space = runner.envs[0].action_space
     if name == "random":
         return RandomAgent(space.low, space.high, seed=cfg.seed)
+    if name == "bc":
+        return build_bc(cfg, space)
     if name == "mpc":
         return build_mpc(cfg, space)
     with told_of(name):
+        if name == "true_dynamics":
+            return build_true_dynamics(cfg, runner)
         return build_simulator(cfg, runner)
 
 
@@ -114,7 +167,7 @@ def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
         VjepaWmError: If options contradict each other, or the model is not for this environment.
     """
     world_model = load_world_model(cfg.model, device=cfg.device)
-    check_actions(world_model.action_spec, cfg, space)
+    check_actions(world_model.action_spec, cfg, space, f"model {cfg.model}")
     with told_of("mpc"):
         return MPCAgent(
             world_model,
@@ -127,13 +180,54 @@ def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
         )
 
 
-def check_actions(spec: ActionSpec, cfg: DictConfig, space: spaces.Box) -> None:
-    """Refuse a model trained for other actions than the environment has."""
+def build_true_dynamics(cfg: DictConfig, runner: EpisodeRunner) -> TrueDynamicsAgent:
+    """Build the agent that has the simulator in place of its predictor; all else is that of mpc."""
+    twin = build_mpc(cfg, runner.envs[0].action_space)
+    return TrueDynamicsAgent(
+        runner.envs,
+        twin.world_model,
+        twin.planner,
+        twin.cost,
+        context_len=twin.context_len,
+        replan_every=twin.replan_every,
+        seed=twin.seed,
+    )
+
+
+def build_bc(cfg: DictConfig, space: spaces.Box) -> BehaviourCloningAgent:
+    """Build the agent that clones the behaviour in trajectories."""
+    agent = load_behaviour_cloning(cfg.policy, device=cfg.device)
+    check_actions(agent.action_spec, cfg, space, f"policy {cfg.policy}")
+    return agent
+
+
+def warn_of_unlike_rows(cfg: DictConfig, agents: Mapping[str, Agent]) -> None:
+    """Say where rows that are read beside each other differ in more than they stand for."""
+    if cfg.deadline_ms is not None and {"mpc", "true_dynamics"} <= agents.keys():
+        logger.warning(
+            "warning: true_dynamics plans without the deadline of mpc: what the deadline costs is "
+            "counted as lost by the predictor"
+        )
+    if not {"mpc", "bc"} <= agents.keys():
+        return
+    world_model, bc = agents["mpc"].world_model, agents["bc"]
+    if bc.policy.takes_proprio != world_model.takes_proprio:
+        logger.warning(
+            "warning: of bc and mpc only %s takes proprio: train the policy with proprio=%s",
+            "bc" if bc.policy.takes_proprio else "mpc",
+            str(world_model.takes_proprio).lower(),
+        )
+    if bc.encoder.digest != world_model.encoder.digest:
+        logger.warning("warning: bc and mpc see through different encoders")
+
+
+def check_actions(spec: ActionSpec, cfg: DictConfig, space: spaces.Box, trained: str) -> None:
+    """Refuse what was trained for other actions than the environment has; `trained` names it."""
     wanted = (tuple(space.low.tolist()), tuple(space.high.tolist()), cfg.env.frame_skip)
     found = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
     if found != wanted:
         raise DataError(
-            f"model {cfg.model} was trained for other actions than env={cfg.env.name} has: "
+            f"{trained} was trained for other actions than env={cfg.env.name} has: "
             f"low, high, frame_skip: wanted {wanted}, got {found}"
         )
 
@@ -152,25 +246,39 @@ def build_simulator(cfg: DictConfig, runner: EpisodeRunner) -> SimulatorAgent:
 def describe(cfg: DictConfig, names: Sequence[str], tasks_digest: str) -> dict[str, object]:
     """Return what the figures are of, for the summary."""
     digests = {"tasks": tasks_digest}
-    if "mpc" in names:
+    if {"mpc", "true_dynamics"} & set(names):
         model = str(cfg.model)
         folder = shipped_folder(model) if model in SHIPPED else Path(model)
         digests["model"] = load_checkpoint(folder).digest
+    if "bc" in names:
+        digests["policy"] = open_behaviour_cloning(cfg.policy).digest
     config = OmegaConf.to_container(cfg, resolve=True)
     del config["out"]  # where a run was written is not what it measured; summaries are shipped
     return {"env": cfg.env.name, "level": cfg.level, "digests": digests, "config": config}
 
 
-def show(cfg: DictConfig, rows: Sequence[Row]) -> None:
-    """Print the table and what makes it doubtful."""
+def show(cfg: DictConfig, rows: Sequence[Row], budget: ErrorBudget | None) -> None:
+    """Print the table, where success is lost, and what makes the figures doubtful."""
     print(
         f"{cfg.env.name}, {cfg.level} goals, {cfg.tasks} tasks, at most {cfg.max_steps} steps; "
         "distances are medians, steps those of successes"
     )
     print(table(rows))
+    if privileged := [row.agent for row in rows if row.agent in PRIVILEGED]:
+        print(f"privileged, candidates tried out in the true simulator: {', '.join(privileged)}")
+    if budget is not None:
+        planners = {key: in_words(cfg[key]) for key in ("planner", "simulator_planner")}
+        print("\n".join(budget_lines(budget, **planners)))
     for warning in warnings(rows):
         logger.warning("warning: %s", warning)
     print(f"every episode and the settings: {cfg.out}")
+
+
+def in_words(planner: DictConfig) -> str:
+    """Name a planner by its class and what it searches."""
+    name = planner._target_.rpartition(".")[2]
+    known = [key for key in ("horizon", "num_samples", "iterations") if key in planner]
+    return " ".join([name, *(f"{key} {planner[key]}" for key in known)])
 
 
 if __name__ == "__main__":

@@ -60,21 +60,7 @@ class LearnedIntegrator(nn.Module):
         Raises:
             SettingError: another width, not finite, or far outside the trajectories.
         """
-        if proprio.shape[-1] != len(self.mean):
-            raise SettingError(
-                f"proprio: wanted {len(self.mean)} numbers per frame, got {tuple(proprio.shape)}"
-            )
-        proprio = proprio.reshape(-1, proprio.shape[-1])
-        # Also true of NaN, which no comparison is
-        far = ~(((proprio - self.mean) / self.std).abs() <= FARTHEST)
-        if far.any():
-            entry = int(far.any(dim=0).nonzero()[0])
-            worst = proprio[far[:, entry], entry][0]
-            raise SettingError(
-                f"proprio: entry {entry} is {float(worst):.4g}, in the trajectories it was "
-                f"{float(self.mean[entry]):.4g} +- {float(self.std[entry]):.4g}: other units, or "
-                "another robot?"
-            )
+        check_units(proprio, self.mean, self.std)
 
     def errors(self, proprio: Tensor, actions: Tensor) -> Tensor:
         """Absolute errors of a rollout, in standard deviations.
@@ -88,6 +74,29 @@ class LearnedIntegrator(nn.Module):
         """
         rolled = self.rollout(proprio[:, 0], actions)
         return ((rolled - proprio[:, 1:]) / self.std).abs()
+
+
+def check_units(proprio: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Refuse proprio (..., Q) that cannot be what mean and deviation (Q,) are of.
+
+    Raises:
+        SettingError: another width, not finite, or far outside.
+    """
+    if proprio.shape[-1] != len(mean):
+        raise SettingError(
+            f"proprio: wanted {len(mean)} numbers per frame, got {tuple(proprio.shape)}"
+        )
+    proprio = proprio.reshape(-1, proprio.shape[-1])
+    # Also true of NaN, which no comparison is
+    far = ~(((proprio - mean) / std).abs() <= FARTHEST)
+    if far.any():
+        entry = int(far.any(dim=0).nonzero()[0])
+        worst = proprio[far[:, entry], entry][0]
+        raise SettingError(
+            f"proprio: entry {entry} is {float(worst):.4g}, in the trajectories it was "
+            f"{float(mean[entry]):.4g} +- {float(std[entry]):.4g}: other units, or "
+            "another robot?"
+        )
 
 
 def proprio_statistics(proprio: Tensor) -> tuple[list[float], list[float]]:

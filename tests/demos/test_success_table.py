@@ -25,9 +25,12 @@ def episodes(successes: int, total: int) -> list[Episode]:
             level="near",
             seed=index,
             is_success=index < successes,
+            is_touched=index < successes,
             steps=9,
             final_distance={"arm_position_m": 0.1},
             best_distance={"arm_position_m": 0.1},
+            path_length=None,
+            spl=None,
             seconds_per_action=0.1,
             fault="",
         )

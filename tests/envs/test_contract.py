@@ -119,6 +119,32 @@ def test_simulate_equals_stepping_and_disturbs_nothing(env: PixelGoalEnv) -> Non
         np.testing.assert_array_equal(stepped, distances)
 
 
+def test_simulated_observations_are_those_of_stepping(env: PixelGoalEnv) -> None:
+    """Of the wanted steps only, bit by bit, and in an episode without goal, too."""
+    env.reset(seed=2, options={"goal": None})
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    state = env.get_sim_state()
+    candidates = _random_actions(env, 3, 6)
+    simulated = env.simulate_obs(candidates, steps=[1, 5])
+    assert np.array_equal(env.get_sim_state(), state)
+    for row, candidate in enumerate(candidates):
+        env.set_sim_state(state)
+        stepped = [env.step(action)[0] for action in candidate]
+        for name, seen in simulated.items():
+            wanted = np.stack([stepped[1][name], stepped[5][name]])
+            assert seen.dtype == wanted.dtype
+            np.testing.assert_array_equal(seen[row], wanted)
+
+
+def test_the_distance_between_states_is_that_of_the_criteria(env: PixelGoalEnv) -> None:
+    _, info = env.reset(seed=3)
+    assert env.distance_between(env.get_sim_state(), env.goal_state) == info["distance"]
+    assert set(env.distance_between(env.goal_state, env.goal_state).values()) == {0.0}
+    with pytest.raises(ValueError, match="must have shape"):
+        env.distance_between(env.goal_state, np.zeros(2))
+
+
 def test_success_must_be_held(env: PixelGoalEnv) -> None:
     _, info = env.reset(seed=0)
     goal, start = env.goal_state, env.get_sim_state()

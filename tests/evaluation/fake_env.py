@@ -63,6 +63,17 @@ class PointGoalEnv(gymnasium.Env):
         positions = self.position + STEP_M * np.clip(actions, -1, 1).cumsum(axis=1)
         return np.linalg.norm(positions - self.goal[:2], axis=-1, keepdims=True)
 
+    def simulate_obs(self, actions: np.ndarray, *, steps: list[int]) -> dict[str, np.ndarray]:
+        positions = self.position + STEP_M * np.clip(actions, -1, 1).cumsum(axis=1)
+        seen = [[self._obs(position) for position in row[steps]] for row in positions]
+        return {
+            name: np.array([[obs[name] for obs in row] for row in seen])
+            for name in ("pixels", "proprio")
+        }
+
+    def distance_between(self, state: np.ndarray, other: np.ndarray) -> dict[str, float]:
+        return {"position_m": float(np.linalg.norm(state[:2] - other[:2]))}
+
     def _obs(self, position: np.ndarray) -> dict[str, np.ndarray]:
         pixels = np.zeros((self.image_size, self.image_size, 3), np.uint8)
         pixels[0, 0, :2] = np.clip(np.round(128 + 80 * position), 0, 255)

@@ -1,5 +1,6 @@
 """Runs side by side: the same tasks are compared one by one, anything else is refused or said."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.comparison import comparison, difference, read_run
 from vjepa_wm.evaluation.episodes import Episode
 from vjepa_wm.evaluation.report import summarise, write_report
+from vjepa_wm.files import read_json, write_json
 
 
 def write(
@@ -27,9 +29,12 @@ def write(
             level=level,
             seed=first + i,
             is_success=mark == "1",
+            is_touched=mark in "1t",
             steps=3,
             final_distance={"x_m": 0.1},
             best_distance={"x_m": 0.1},
+            path_length=None,
+            spl=None,
             seconds_per_action=0.01,
             fault="" if mark != "!" else "NaN",
         )
@@ -58,6 +63,28 @@ def test_tasks_are_compared_one_by_one(tmp_path: Path) -> None:
     assert lines[4].strip() == "env.frame_skip: None -> 5"
 
 
+def test_touched_goals_are_told_where_they_were_noted(tmp_path: Path) -> None:
+    """Runs of versions without the newer figures are read as before."""
+    run = write(tmp_path / "a", "11t0")
+    (entry,) = read_run(run)
+    assert entry.touched == 3
+    assert "of 4, 75 % touched" in comparison([entry])[1]
+    kept = ["agent", "episode", "level", "seed", "is_success", "steps", "fault"]
+    with (run / "episodes.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    with (run / "episodes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, kept, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    summary = read_json(run / "summary.json")
+    for name in ("touched", "path_length", "spl", "fault"):
+        del summary["rows"][0][name]
+    write_json(run / "summary.json", summary)
+    (old,) = read_run(run)
+    assert (old.touched, old.success) == (None, entry.success)
+    assert comparison([old])[1].endswith("of 4")
+
+
 def test_only_shared_tasks_count(tmp_path: Path) -> None:
     (first,) = read_run(write(tmp_path / "a", "1010"))
     (other,) = read_run(write(tmp_path / "b", "0101", first=2))
@@ -77,7 +104,7 @@ def test_levels_stand_apart_in_the_order_given(tmp_path: Path) -> None:
         "push, far goals",
     ]
     assert lines.index("push, far goals") == 4
-    assert "1 stopped for bad actions" in lines[2]
+    assert "1 stopped" in lines[2]
 
 
 def test_a_run_that_is_not_whole_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:

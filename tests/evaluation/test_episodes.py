@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from tests.evaluation.fake_env import Seeker
+from tests.evaluation.fake_env import PointGoalEnv, Seeker
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.episodes import Episode, EpisodeRunner, action_faults
 from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, draw_tasks
@@ -105,6 +105,106 @@ def test_actions_that_cannot_be_used_end_their_episode_only(spoil, reason, rows)
             assert episode.fault == f"action at step 1: {reason}"
         else:
             assert (episode.is_success, episode.fault) == (True, "")
+
+
+class Breaking(Seeker):
+    """Raises when called for the second time."""
+
+    error: type[BaseException] = ArithmeticError
+
+    def act(self, obs, *, is_active):
+        actions = super().act(obs, is_active=is_active)
+        if len(self.masks) == 2:
+            raise self.error("lost\n its way")
+        return actions
+
+
+def test_an_agent_that_raises_ends_the_episodes_of_that_call_only(caplog) -> None:
+    """Every batch breaks in its second step; what is over by then stays, and the run goes on."""
+    runner, agent = EpisodeRunner(POINT, num_envs=2, image_size=8), Breaking()
+    episodes = runner.run(agent, tasks_of("far", 4), max_steps=40)
+    for episode in episodes:
+        assert (episode.is_success, episode.steps) == (False, 1)
+        assert episode.fault == "agent, step 1: ArithmeticError: lost its way"
+    assert "Traceback" in caplog.text
+    agent.act = Seeker.act.__get__(agent)
+    assert all(done.is_success for done in runner.run(agent, tasks_of("far", 2), max_steps=40))
+
+
+def test_an_environment_that_raises_ends_its_episode_only(monkeypatch) -> None:
+    runner, tasks = EpisodeRunner(POINT, num_envs=3, image_size=8), tasks_of("far", 6)
+    inner = runner.envs[1].unwrapped
+    whole = EpisodeRunner(POINT, num_envs=3, image_size=8).run(Seeker(), tasks, max_steps=40)
+    step = inner.step
+
+    def explode(action):
+        if inner.num_steps == 2:
+            raise RuntimeError("diverged")
+        return step(action)
+
+    monkeypatch.setattr(inner, "step", explode)
+    episodes = runner.run(Seeker(), tasks, max_steps=40)
+    for index, (found, wanted) in enumerate(
+        zip(without_time(episodes), without_time(whole), strict=True)
+    ):
+        if index in (1, 4):  # the second of each batch
+            assert (found.is_success, found.steps) == (False, 2)
+            assert found.fault == "environment, step 2: RuntimeError: diverged"
+        else:
+            assert found == wanted
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_wants_to_stop_is_not_held_up(error) -> None:
+    agent = Breaking()
+    agent.error = error
+    with pytest.raises(error):
+        EpisodeRunner(POINT, num_envs=2, image_size=8).run(agent, tasks_of("far", 2), max_steps=9)
+
+
+def point_task(goal: float) -> Task:
+    """A start at the middle and a goal to its right."""
+    return Task("far", 1, (0.0, 0.0, 0.0), (goal, 0.0, 0.0), {"position_m": goal})
+
+
+class Scripted:
+    """Moves along x by the given steps, whatever it sees."""
+
+    def __init__(self, *moves: float) -> None:
+        self.moves = list(moves)
+
+    def reset(self, *, goal) -> None:
+        pass
+
+    def act(self, obs, *, is_active):
+        return np.full((len(is_active), 2), [self.moves.pop(0), 0.0], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("moves", "outcome"),
+    [
+        # There and held for three steps: straight.
+        ([1, 1, 1, 0, 0], (True, True, 0.3, 1.0)),
+        # A detour of twice the way back: 0.3 m of 0.5 m.
+        ([-1, 1, 1, 1, 1, 0, 0], (True, True, 0.5, 0.6)),
+        # Within the threshold, but past it: touched, no success.
+        ([1, 1, 1, 1, 1], (False, True, 0.5, 0.0)),
+        # At a standstill.
+        ([0, 0], (False, False, 0.0, 0.0)),
+    ],
+)
+def test_touching_is_not_holding_and_detours_are_measured(moves, outcome) -> None:
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    (episode,) = runner.run(Scripted(*moves), [point_task(0.3)], max_steps=len(moves))
+    assert (episode.is_success, episode.is_touched) == outcome[:2]
+    assert (episode.path_length, episode.spl) == pytest.approx(outcome[2:])
+
+
+def test_without_distances_between_states_there_is_no_path(monkeypatch) -> None:
+    monkeypatch.delattr(PointGoalEnv, "distance_between")
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    (episode,) = runner.run(Scripted(1, 1, 1, 0, 0), [point_task(0.3)], max_steps=5)
+    assert (episode.is_success, episode.path_length, episode.spl) == (True, None, None)
 
 
 def test_bounds_rounded_to_float32_are_inside() -> None:

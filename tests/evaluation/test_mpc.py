@@ -61,6 +61,41 @@ def test_frozen_tasks_are_played_and_written_down(
     }
 
 
+def test_an_error_budget_of_planner_predictor_and_cost(run, tmp_path: Path, capsys) -> None:
+    """On as many tasks as the costly row has; which rows are privileged is said."""
+    run("agent=[mpc,true_dynamics,simulator]", "simulator_planner=${planner}", "out=budget")
+    shown = capsys.readouterr().out
+    assert "privileged, candidates tried out in the true simulator: true_dynamics" in shown
+    assert "lost by mpc on 3 tasks [95 %], planner CEM horizon 2 num_samples 8" in shown
+    summary = read_json(tmp_path / "budget" / "summary.json")
+    budget = summary["error_budget"]
+    assert (budget["tasks"], budget["same_planner"]) == (3, True)
+    missed = 1 - summary["rows"][0]["success"]
+    assert sum(loss["mean"] for loss in budget["losses"]) == pytest.approx(missed)
+    costly = ["agent=[mpc,true_dynamics,simulator]", "true_dynamics_episodes=2"]
+    run(*costly, "simulator_planner.num_samples=8", "out=fewer")
+    summary = read_json(tmp_path / "fewer" / "summary.json")
+    assert [row["episodes"] for row in summary["rows"]] == [3, 2, 3]
+    assert (summary["error_budget"]["tasks"], summary["error_budget"]["same_planner"]) == (2, False)
+    assert "error_budget" not in read_json_of(run, "agent=mpc", tmp_path)
+
+
+def read_json_of(run, option: str, folder: Path) -> dict:
+    """Run with one more option and read the summary."""
+    run(option, "out=other")
+    return read_json(folder / "other" / "summary.json")
+
+
+def test_behaviour_cloning_has_a_row(run, goal_policy_folder: Path, tmp_path: Path) -> None:
+    run("agent=[mpc,bc]", f"policy={goal_policy_folder}", "out=both")
+    summary = read_json(tmp_path / "both" / "summary.json")
+    assert [row["agent"] for row in summary["rows"]] == ["bc", "mpc"]
+    assert summary["digests"]["policy"] == load_checkpoint(goal_policy_folder).digest
+    lines = episodes_of(tmp_path / "both")
+    assert [line["fault"] for line in lines] == [""] * 6
+    assert all(float(line["path_length"]) > 0 for line in lines)
+
+
 def test_the_seed_decides(run, tmp_path: Path) -> None:
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(f"out={out}", f"seed={seed}", "episodes=1")
@@ -75,12 +110,15 @@ def test_the_seed_decides(run, tmp_path: Path) -> None:
         ("planner.horizon=9", "mpc: context_len 1 and horizon 9 make 9 frames"),
         ("context_len=0", "mpc: context_len 0"),
         ("env.frame_skip=3", "was trained for other actions than env=reacher has"),
+        ("agent=bc policy=MODEL", "holds a world_model, wanted a behaviour_cloning"),
         ("planner.horizn=3", "Did you mean 'planner.horizon'"),
     ],
 )
-def test_bad_options_end_with_one_line(run, option: str, said: str, capsys, tmp_path: Path) -> None:
+def test_bad_options_end_with_one_line(
+    run, world_model_folder: Path, option: str, said: str, capsys, tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        run(option)
+        run(*option.replace("MODEL", str(world_model_folder)).split())
     assert exit_info.value.code == 2
     error = capsys.readouterr().err
     assert said in error

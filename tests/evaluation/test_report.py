@@ -1,6 +1,7 @@
 """Figures, table and files of a report."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ def episode(is_success: bool, steps: int, distance: float, fault: str = "") -> E
         level="near",
         seed=2**32 + steps,
         is_success=is_success,
+        is_touched=is_success or distance <= 0.1,
         steps=steps,
         final_distance={"block_position_m": distance, "block_angle_rad": 1.0},
         best_distance={"block_position_m": distance / 2, "block_angle_rad": 0.5},
+        path_length=0.02 * steps,
+        spl=0.5 * is_success,
         seconds_per_action=0.1 * steps,
         fault=fault,
     )
@@ -37,6 +41,7 @@ def test_figures_are_those_of_the_episodes() -> None:
     assert row.interval == pytest.approx((0.150, 0.850), abs=1e-3)
     assert row.final_distance == {"block_position_m": pytest.approx(0.06), "block_angle_rad": 1.0}
     assert row.best_distance["block_position_m"] == pytest.approx(0.03)
+    assert (row.touched, row.spl, row.path_length) == (0.75, 0.25, pytest.approx(0.7))
     assert row.steps == 15
     assert row.seconds_per_action == pytest.approx(3.25)
 
@@ -48,6 +53,14 @@ def test_table_has_a_line_per_agent_in_order() -> None:
     assert len({len(line) for line in lines}) == 1
     for text in ("50 [15, 85]", "0.060 / 0.030", "1.000 / 0.500", "15.0", "3.2500", "7"):
         assert text in lines[1]
+
+
+def test_a_path_nobody_measured_is_left_out() -> None:
+    row = summarise(
+        "mpc", [dataclasses.replace(EPISODES[0], path_length=None, spl=None)], seconds=1
+    )
+    assert (row.path_length, row.spl) == (None, None)
+    assert table([row]).split("\n")[1].split()[-3] == "-"
 
 
 def test_without_successes_there_are_no_steps_to_average() -> None:
@@ -73,6 +86,11 @@ def test_goals_that_random_actions_reach_are_too_easy(
 def test_stopped_episodes_are_pointed_out() -> None:
     (warning,) = warnings([summarise("mpc", EPISODES, seconds=1.0)])
     assert warning.startswith("1 of 4 episodes of mpc were stopped")
+    assert "action at step 50: not finite" in warning
+    whole = summarise("random", EPISODES[:1], seconds=1.0)
+    lines = table([whole, summarise("mpc", EPISODES, seconds=1.0)]).split("\n")
+    assert [line.split()[-1] for line in lines] == ["stopped", "0", "1"]
+    assert "stopped" not in table([whole])
 
 
 def test_files_hold_every_episode_and_the_figures(tmp_path: Path) -> None:

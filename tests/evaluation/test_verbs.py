@@ -52,6 +52,42 @@ def test_all_agents_on_tasks_of_a_file(run, monkeypatch, capsys, tmp_path: Path)
     assert len((tmp_path / "report" / "episodes.csv").read_text().split("\n")) == 1 + 12 + 1
 
 
+@pytest.mark.parametrize(
+    ("agent", "policy", "names"),
+    [
+        ("all", None, ["random", "mpc", "simulator"]),
+        ("all", "runs/p", ["random", "bc", "mpc", "simulator"]),
+        ("mpc", "runs/p", ["mpc"]),
+        (["simulator", "random", "random"], None, ["random", "simulator"]),
+        (["all", "true_dynamics"], None, ["random", "mpc", "true_dynamics", "simulator"]),
+    ],
+)
+def test_rows_are_chosen_by_name(agent, policy, names) -> None:
+    options = {"agent": agent, "policy": policy, "true_dynamics_episodes": None}
+    assert evaluate.chosen_agents(OmegaConf.create(options)) == names
+
+
+def test_a_list_of_agents_with_some_that_break(
+    run, monkeypatch, capsys, caplog, tmp_path: Path
+) -> None:
+    """The table has both rows and counts what was stopped; the files say why."""
+
+    class Broken(Seeker):
+        def act(self, obs, *, is_active):
+            raise ValueError("no idea")
+
+    monkeypatch.setattr(evaluate, "build_mpc", lambda cfg, space: Broken())
+    save_checkpoint(tmp_path / "model", {"predictor": torch.nn.Linear(1, 1)}, {"kind": "fake"})
+    options = ["agent=[mpc,random]", "model=model", "tasks=tuning", "episodes=3", "max_steps=2"]
+    run(evaluate, *options, "out=report")
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.split("\n")[1:4]] == ["agent", "random", "mpc"]
+    assert "3 of 3 episodes of mpc were stopped" in caplog.text
+    rows = read_json(tmp_path / "report" / "summary.json")["rows"]
+    assert [row["faults"] for row in rows] == [0, 3]
+    assert rows[1]["fault"] == "agent, step 0: ValueError: no idea"
+
+
 def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
     run(evaluate, "agent=random", "tasks=tuning", "episodes=130", "max_steps=1", "out=report")
     summary = read_json(tmp_path / "report" / "summary.json")
@@ -62,6 +98,11 @@ def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["agent=mcp"], "Did you mean 'mpc'"),
+        (["agent=[random,mcp]"], "Did you mean 'mpc'"),
+        (["agent=[]"], "wanted one or more of random, bc, mpc"),
+        (["agent=bc"], "needs policy=FOLDER, as python -m vjepa_wm.train_bc"),
+        (["agent=random", "true_dynamics_episodes=0"], "true_dynamics_episodes: wanted at least 1"),
+        (["tasks=tuning", "agent=bc", "policy=nowhere"], "no config.json in"),
         (["tasks=frozn"], "Did you mean 'frozen'"),
         (["tasks=frozen"], "unknown set of frozen tasks 'point'"),
         (["tasks=gone.json"], "gone.json does not exist"),
@@ -89,11 +130,11 @@ def test_a_model_for_other_actions_is_refused() -> None:
     cfg = OmegaConf.create({"model": "other", "env": {"name": "point", "frame_skip": 2}})
     runner = evaluate.EpisodeRunner(ENV[1].removeprefix("env.id="), num_envs=1, image_size=8)
     space = runner.envs[0].action_space
-    evaluate.check_actions(ActionSpec((-1.0, -1.0), (1.0, 1.0), 2), cfg, space)
+    evaluate.check_actions(ActionSpec((-1.0, -1.0), (1.0, 1.0), 2), cfg, space, "model other")
     for spec in (
         ActionSpec((-1.0, -1.0), (1.0, 1.0), 1),
         ActionSpec((-1.0, -1.0), (1.0, 0.5), 2),
         ActionSpec((-1.0,), (1.0,), 2),
     ):
         with pytest.raises(DataError, match="model other was trained for other actions than"):
-            evaluate.check_actions(spec, cfg, space)
+            evaluate.check_actions(spec, cfg, space, "model other")

@@ -25,7 +25,9 @@ class Entry:
         level: Difficulty.
         tasks: Digest of the list of tasks; "" for tasks that were drawn.
         success: Seed of each task -> whether its goal was reached.
-        faults: Episodes stopped because of what the agent returned.
+        touched: How many goals were within all thresholds at some step; None in runs of versions
+            that did not note it.
+        faults: Episodes stopped before their time.
         settings: Options of the run, flat: ``planner.horizon`` -> 6.
     """
 
@@ -34,6 +36,7 @@ class Entry:
     level: str
     tasks: str
     success: Mapping[int, bool]
+    touched: int | None
     faults: int
     settings: Mapping[str, object]
 
@@ -97,12 +100,14 @@ def _entry(
             f"says {row['episodes']}: one of them is not of this run"
         )
     digests = dict(summary["digests"])
+    has_touched = all("is_touched" in line for line in own)
     return Entry(
         name=f"{folder}:{row['agent']}",
         env=summary["env"],
         level=summary["level"],
         tasks=digests.pop("tasks"),
         success={int(line["seed"]): line["is_success"] == "1" for line in own},
+        touched=sum(line["is_touched"] == "1" for line in own) if has_touched else None,
         faults=row["faults"],
         settings=dict(_flat({**summary["config"], "digest": digests})),
     )
@@ -161,9 +166,10 @@ def comparison(entries: Sequence[Entry]) -> list[str]:
 def _line(entry: Entry) -> str:
     count = len(entry.success)
     low, high = wilson_interval(entry.successes, count)
-    faults = f", {entry.faults} stopped for bad actions" if entry.faults else ""
+    faults = f", {entry.faults} stopped" if entry.faults else ""
+    touched = "" if entry.touched is None else f", {100 * entry.touched / count:.0f} % touched"
     rate = f"{100 * entry.successes / count:.0f} [{100 * low:.0f}, {100 * high:.0f}] %"
-    return f"{entry.name}: {rate} of {count}{faults}"
+    return f"{entry.name}: {rate} of {count}{touched}{faults}"
 
 
 def _difference_lines(found: Difference) -> Iterator[str]:

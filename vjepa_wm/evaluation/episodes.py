@@ -1,12 +1,15 @@
 """Runs episodes side by side, with one call of the agent per step for all of them.
 
+An agent or environment that raises ends the episodes it was about, with its reason; others go on.
+
 Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -18,6 +21,8 @@ from vjepa_wm.data.recorder import make_env
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.tasks import Task
 from vjepa_wm.progress import Progress, no_progress
+
+_log = logging.getLogger(__name__)
 
 _ACTION_TOLERANCE = 1e-6  # rounding of bounds to float32
 _DISTANCE_TOLERANCE = 1e-6  # physical units; a task's start is restored exactly
@@ -45,20 +50,29 @@ class Episode:
     Attributes:
         level: Level of difficulty.
         seed: Seed of the task, which names it.
-        is_success: Whether the environment said so at the end.
+        is_success: Whether the environment said so at the end; for ours, a goal that is held.
+        is_touched: Whether every criterion was within its threshold after some step.
         steps: Environment steps taken.
         final_distance: Criterion name -> distance to the goal at the end, in physical units.
         best_distance: Criterion name -> smallest distance at any time, the start included.
+        path_length: What the first criterion measures, summed from step to step, in physical units;
+            None where the environment does not tell how far apart two of its states are.
+        spl: Success weighted by path length, in [0, 1] (Anderson et al., arXiv 1807.06757): 0
+            without success, else the start's straight distance to the goal over the larger of that
+            and the path length, of the first criterion. None like `path_length`.
         seconds_per_action: Wall-clock time of the agent, shared among the episodes it acted for.
-        fault: Why the episode was stopped, if the agent's action could not be used; else "".
+        fault: Why the episode was stopped, "" if it was not.
     """
 
     level: str
     seed: int
     is_success: bool
+    is_touched: bool
     steps: int
     final_distance: dict[str, float]
     best_distance: dict[str, float]
+    path_length: float | None
+    spl: float | None
     seconds_per_action: float
     fault: str
 
@@ -133,9 +147,17 @@ def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -
         names = rows[0].obs.keys()
         obs = {name: np.stack([row.obs[name] for row in rows]) for name in names}
         began = time.perf_counter()
-        actions = agent.act(obs, is_active=is_active.copy())
+        try:
+            actions = agent.act(obs, is_active=is_active.copy())
+        except Exception as error:
+            # One call for all: which of them it was about, only the agent knows.
+            faults = [_told(error, f"agent, step {step}")] * len(rows)
+        else:
+            faults = [
+                f"action at step {step}: {fault}" if fault else ""
+                for fault in action_faults(actions, len(rows), space)
+            ]
         seconds = (time.perf_counter() - began) / is_active.sum()
-        faults = action_faults(actions, len(rows), space)
         for index in np.flatnonzero(is_active):
             row = rows[index]
             row.agent_seconds += seconds
@@ -145,6 +167,12 @@ def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -
                 row.step(actions[index])
             # An episode that is over has no more steps to wait for.
             bar.update(1 if row.is_active else max_steps - step)
+
+
+def _told(error: Exception, where: str) -> str:
+    """Log an error with its traceback and return it in one line."""
+    _log.warning("%s raised; the episodes it was about end here", where, exc_info=error)
+    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def action_faults(actions: object, count: int, space: spaces.Box) -> list[str]:
@@ -187,24 +215,36 @@ class _Row:
         self.best = dict(self.distance)
         self.is_active = True
         self.is_success = False
+        self.is_touched = False
         self.steps = 0
         self.agent_seconds = 0.0
         self.fault = ""
         _check_same(self.distance, task, env_id=env.spec.id)
+        self.path = _Path(env.unwrapped, task)
 
     def step(self, action: NDArray) -> None:
-        """Take one step."""
-        self.obs, _, terminated, truncated, info = self.env.step(action)
-        self.distance = info["distance"]
-        self.best = {name: min(best, self.distance[name]) for name, best in self.best.items()}
-        self.is_success = bool(info["is_success"])
+        """Take one step; an environment that raises ends the episode."""
+        try:
+            self._step(action)
+        except Exception as error:
+            self.stop(_told(error, f"environment, step {self.steps}"))
+
+    def _step(self, action: NDArray) -> None:
+        obs, _, terminated, truncated, info = self.env.step(action)
+        distance, is_success = info["distance"], bool(info["is_success"])
+        self.path.follow()
+        self.obs, self.distance, self.is_success = obs, distance, is_success
+        self.best = {name: min(best, distance[name]) for name, best in self.best.items()}
+        criteria = self.env.unwrapped.criteria
+        is_within = all(distance[name] < limit for name, limit in criteria.items())
+        self.is_touched = self.is_touched or is_within or is_success
         self.is_active = not (terminated or truncated)
         self.steps += 1
 
     def stop(self, fault: str) -> None:
-        """End the episode because of what the agent returned."""
-        self.fault = f"action at step {self.steps}: {fault}"
-        self.is_active = False
+        """End the episode before its time; it is no success."""
+        self.fault = fault
+        self.is_active = self.is_success = False
 
     def result(self) -> Episode:
         """Return what came of the episode."""
@@ -212,12 +252,46 @@ class _Row:
             level=self.task.level,
             seed=self.task.seed,
             is_success=self.is_success,
+            is_touched=self.is_touched,
             steps=self.steps,
             final_distance=dict(self.distance),
             best_distance=self.best,
+            path_length=self.path.length,
+            spl=self.path.spl(self.is_success),
             seconds_per_action=self.agent_seconds / max(self.steps, 1),
             fault=self.fault,
         )
+
+
+class _Path:
+    """How far the first criterion has moved, where the environment can tell."""
+
+    def __init__(self, env: gymnasium.Env, task: Task) -> None:
+        """Begin at the present state."""
+        self._env: Any = env
+        self._criterion = next(iter(self._env.criteria))
+        self._straight = task.distance[self._criterion]
+        self._can_tell = hasattr(env, "distance_between")
+        self._state = env.get_sim_state()
+        self._length = 0.0
+
+    @property
+    def length(self) -> float | None:
+        """The path so far, in physical units."""
+        return self._length if self._can_tell else None
+
+    def follow(self) -> None:
+        """Add the way to the present state."""
+        if self._can_tell:
+            state = self._env.get_sim_state()
+            self._length += self._env.distance_between(self._state, state)[self._criterion]
+            self._state = state
+
+    def spl(self, is_success: bool) -> float | None:
+        """Success weighted by path length."""
+        if not self._can_tell:
+            return None
+        return is_success * self._straight / max(self._straight, self._length)
 
 
 def _check_same(distance: Mapping[str, float], task: Task, *, env_id: str) -> None:

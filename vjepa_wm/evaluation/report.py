@@ -28,12 +28,18 @@ class Row:
         successes: How many of them succeeded.
         success: The rate, in [0, 1].
         interval: Its Wilson 95 % interval.
+        touched: Share of the episodes that were within all thresholds after some step.
         final_distance: Criterion name -> median distance at the end, in physical units.
         best_distance: Criterion name -> median of the smallest distances.
+        path_length: Median path of the first criterion, in physical units; None where the
+            environment does not tell.
+        spl: Mean success weighted by path length, see `Episode`; None likewise.
         steps: Mean environment steps of the successful episodes; None without any.
         seconds_per_action: Mean over episodes, in seconds of wall-clock time.
         seconds: Wall-clock time of everything, environments included.
-        faults: Episodes stopped because of what the agent returned.
+        faults: Episodes stopped before their time: an action that could not be used, an agent or an
+            environment that raised. They count as failures.
+        fault: Reason of the first of them; "" without any.
     """
 
     agent: str
@@ -41,12 +47,16 @@ class Row:
     successes: int
     success: float
     interval: tuple[float, float]
+    touched: float
     final_distance: dict[str, float]
     best_distance: dict[str, float]
+    path_length: float | None
+    spl: float | None
     steps: float | None
     seconds_per_action: float
     seconds: float
     faults: int
+    fault: str
 
 
 def summarise(agent: str, episodes: Sequence[Episode], *, seconds: float) -> Row:
@@ -58,18 +68,25 @@ def summarise(agent: str, episodes: Sequence[Episode], *, seconds: float) -> Row
         seconds: Wall-clock time they took.
     """
     successes = [episode for episode in episodes if episode.is_success]
+    faults = [episode.fault for episode in episodes if episode.fault]
+    paths = [episode.path_length for episode in episodes]
+    spl = [episode.spl for episode in episodes]
     return Row(
         agent=agent,
         episodes=len(episodes),
         successes=len(successes),
         success=len(successes) / len(episodes),
         interval=wilson_interval(len(successes), len(episodes)),
+        touched=float(np.mean([episode.is_touched for episode in episodes])),
         final_distance=_medians([episode.final_distance for episode in episodes]),
         best_distance=_medians([episode.best_distance for episode in episodes]),
+        path_length=None if None in paths else float(np.median(paths)),
+        spl=None if None in spl else float(np.mean(spl)),
         steps=float(np.mean([e.steps for e in successes])) if successes else None,
         seconds_per_action=float(np.mean([e.seconds_per_action for e in episodes])),
         seconds=seconds,
-        faults=sum(bool(episode.fault) for episode in episodes),
+        faults=len(faults),
+        fault=faults[0] if faults else "",
     )
 
 
@@ -82,20 +99,26 @@ def table(rows: Sequence[Row]) -> str:
     """Lay rows out as text, one line each below a line of headings."""
     criteria = list(rows[0].final_distance)
     distances = [f"{name} final / best" for name in criteria]
-    lines = [["agent", "success % [95 %]", "n", *distances, "steps", "s/action", "seconds"]]
+    ends = ["steps", "SPL", "s/action", "seconds"]
+    lines = [["agent", "success % [95 %]", "touched %", "n", *distances, *ends]]
     for row in rows:
         rate, low, high = (100 * share for share in (row.success, *row.interval))
         lines.append(
             [
                 row.agent,
                 f"{rate:.0f} [{low:.0f}, {high:.0f}]",
+                f"{100 * row.touched:.0f}",
                 str(row.episodes),
                 *(f"{row.final_distance[c]:.3f} / {row.best_distance[c]:.3f}" for c in criteria),
                 "-" if row.steps is None else f"{row.steps:.1f}",
+                "-" if row.spl is None else f"{row.spl:.2f}",
                 f"{row.seconds_per_action:.4f}",
                 f"{row.seconds:.0f}",
             ]
         )
+    if any(row.faults for row in rows):
+        for line, count in zip(lines, ["stopped", *(str(row.faults) for row in rows)], strict=True):
+            line.append(count)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
@@ -114,8 +137,8 @@ def warnings(rows: Sequence[Row]) -> list[str]:
             )
         if row.faults:
             found.append(
-                f"{row.faults} of {row.episodes} episodes of {row.agent} were stopped because its "
-                f"actions could not be used: see the column fault of {EPISODES_FILE}"
+                f"{row.faults} of {row.episodes} episodes of {row.agent} were stopped and count as "
+                f"failures: {row.fault}; see the column fault of {EPISODES_FILE}"
             )
     return found
 
@@ -164,9 +187,12 @@ def _line(agent: str, number: int, episode: Episode) -> dict[str, object]:
         "level": episode.level,
         "seed": episode.seed,
         "is_success": int(episode.is_success),
+        "is_touched": int(episode.is_touched),
         "steps": episode.steps,
         **{f"final_{name}": value for name, value in episode.final_distance.items()},
         **{f"best_{name}": value for name, value in episode.best_distance.items()},
+        "path_length": episode.path_length,
+        "spl": episode.spl,
         "seconds_per_action": episode.seconds_per_action,
         "fault": episode.fault,
     }
