@@ -15,12 +15,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.agent import MPCAgent
+from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
 from vjepa_wm.evaluation.episodes import Agent, Episode, EpisodeRunner
+from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
+from vjepa_wm.evaluation.pictures import Reel, write_pictures
 from vjepa_wm.evaluation.report import Row, summarise, table, warnings, write_report
 from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, TaskSet, draw_tasks, load_task_set
 from vjepa_wm.loading import SHIPPED, load_world_model
@@ -44,6 +47,7 @@ def main(cfg: DictConfig) -> None:
     tasks, digest = chosen_tasks(cfg)
     episodes: dict[str, list[Episode]] = {}
     rows: list[Row] = []
+    reels = {name: Reel(cfg.pictures) for name in names}
     runner = EpisodeRunner(
         cfg.env.id, num_envs=min(cfg.batch, len(tasks)), image_size=cfg.env.image_size
     )
@@ -53,11 +57,20 @@ def main(cfg: DictConfig) -> None:
         for name, agent in agents.items():
             began = time.perf_counter()
             episodes[name] = runner.run(
-                agent, tasks, max_steps=cfg.max_steps, desc=name, progress=progress
+                agent,
+                tasks,
+                max_steps=cfg.max_steps,
+                desc=name,
+                progress=progress,
+                reel=reels[name],
             )
             seconds = time.perf_counter() - began
             rows.append(summarise(name, episodes[name], seconds=seconds))
-    write_report(cfg.out, episodes, rows, about=describe(cfg, names, digest))
+        criteria = dict(runner.envs[0].unwrapped.criteria)
+    about = describe(cfg, names, digest) | {"criteria": criteria, "machine": device_line()}
+    write_report(cfg.out, episodes, rows, about=about)
+    write_pictures(cfg.out, reels)
+    write_page(Path(cfg.out) / REPORT_FILE, [Path(cfg.out)])
     show(cfg, rows)
 
 
@@ -170,7 +183,7 @@ def show(cfg: DictConfig, rows: Sequence[Row]) -> None:
     print(table(rows))
     for warning in warnings(rows):
         logger.warning("warning: %s", warning)
-    print(f"every episode and the settings: {cfg.out}")
+    print(f"every episode and the settings: {cfg.out}; to look at: {Path(cfg.out) / REPORT_FILE}")
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def _line(agent: str, number: int, episode: Episode) -> dict[str, object]:
         "seed": episode.seed,
         "is_success": int(episode.is_success),
         "steps": episode.steps,
+        **{f"start_{name}": value for name, value in episode.start_distance.items()},
         **{f"final_{name}": value for name, value in episode.final_distance.items()},
         **{f"best_{name}": value for name, value in episode.best_distance.items()},
         "seconds_per_action": episode.seconds_per_action,
