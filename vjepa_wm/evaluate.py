@@ -24,8 +24,16 @@ from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
 from vjepa_wm.evaluation.episodes import Agent, Episode, EpisodeRunner
 from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
 from vjepa_wm.evaluation.pictures import Reel, write_pictures
-from vjepa_wm.evaluation.report import Row, summarise, table, warnings, write_report
+from vjepa_wm.evaluation.report import (
+    EPISODES_FILE,
+    Row,
+    summarise,
+    table,
+    warnings,
+    write_report,
+)
 from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, TaskSet, draw_tasks, load_task_set
+from vjepa_wm.files import digest
 from vjepa_wm.loading import SHIPPED, load_world_model
 from vjepa_wm.world_model import ActionSpec
 
@@ -44,7 +52,7 @@ def main(cfg: DictConfig) -> None:
     has a planner of its own; planner@simulator_planner=cem gives it the one of mpc.
     """
     names = chosen_agents(cfg.agent)
-    tasks, digest = chosen_tasks(cfg)
+    tasks, tasks_digest = chosen_tasks(cfg)
     episodes: dict[str, list[Episode]] = {}
     rows: list[Row] = []
     reels = {name: Reel(cfg.pictures) for name in names}
@@ -67,9 +75,9 @@ def main(cfg: DictConfig) -> None:
             seconds = time.perf_counter() - began
             rows.append(summarise(name, episodes[name], seconds=seconds))
         criteria = dict(runner.envs[0].unwrapped.criteria)
-    about = describe(cfg, names, digest) | {"criteria": criteria, "machine": device_line()}
+    about = describe(cfg, names, tasks_digest) | {"criteria": criteria, "machine": device_line()}
     write_report(cfg.out, episodes, rows, about=about)
-    write_pictures(cfg.out, reels)
+    write_pictures(cfg.out, reels, episodes_digest=digest(Path(cfg.out) / EPISODES_FILE))
     write_page(Path(cfg.out) / REPORT_FILE, [Path(cfg.out)])
     show(cfg, rows)
 

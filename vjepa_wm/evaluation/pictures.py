@@ -45,6 +45,21 @@ class Strip:
     frames: NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """What a file of pictures holds.
+
+    Attributes:
+        agent: Whose episodes they are.
+        episodes_digest: Of the list of all episodes the pictures belong to.
+        strips: Failures first.
+    """
+
+    agent: str
+    episodes_digest: str
+    strips: Sequence[Strip]
+
+
 class Film:
     """The frames of one running episode; holds few, however long the episode gets.
 
@@ -72,11 +87,13 @@ class Film:
 
     def strip(self, number: int, seed: int) -> Strip:
         """Return start, end, and frames evenly spaced between them."""
-        inner = [frame for frame in self._kept[1:] if frame[0] < self._last[0]]
-        count = min(BETWEEN, len(inner))
-        chosen = [(2 * place + 1) * len(inner) // (2 * count) for place in range(count)]
-        frames = [self._kept[0], *(inner[index] for index in chosen)]
-        if self._last[0]:
+        last = self._last[0]
+        inner = [frame for frame in self._kept[1:] if frame[0] < last]
+        if len(inner) > BETWEEN:
+            wanted = [last * place / (BETWEEN + 1) for place in range(1, BETWEEN + 1)]
+            inner = [min(inner, key=lambda frame: abs(frame[0] - step)) for step in wanted]
+        frames = [self._kept[0], *inner]
+        if last:
             frames.append(self._last)
         return Strip(
             number=number,
@@ -133,18 +150,20 @@ def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
-def write_pictures(folder: str | Path, reels: Mapping[str, Reel]) -> None:
+def write_pictures(folder: str | Path, reels: Mapping[str, Reel], *, episodes_digest: str) -> None:
     """Write one sheet per agent that has pictures; those of an earlier run are removed.
 
     Args:
         folder: Where to.
         reels: Agent name -> what was kept of its episodes.
+        episodes_digest: Of the file that lists the episodes, to tell by what the pictures are of.
     """
     for old in Path(folder).glob(_SHEETS):
         old.unlink()
     for agent, reel in reels.items():
         if strips := reel.strips():
-            _write_sheet(Path(folder) / _file_name(agent), agent, strips)
+            sheet = Sheet(agent, episodes_digest, strips)
+            _write_sheet(Path(folder) / _file_name(agent), sheet)
 
 
 def _file_name(agent: str) -> str:
@@ -154,20 +173,25 @@ def _file_name(agent: str) -> str:
     return f"pictures_{plain}{mark}.png"
 
 
-def _write_sheet(path: Path, agent: str, strips: Sequence[Strip]) -> None:
-    height, width = strips[0].goal.shape[:2]
-    columns = 1 + max(len(strip.frames) for strip in strips)
-    sheet = np.full((len(strips) * height, columns * width, 3), 255, np.uint8)
-    for row, strip in enumerate(strips):
+def _write_sheet(path: Path, sheet: Sheet) -> None:
+    height, width = sheet.strips[0].goal.shape[:2]
+    columns = 1 + max(len(strip.frames) for strip in sheet.strips)
+    drawn = np.full((len(sheet.strips) * height, columns * width, 3), 255, np.uint8)
+    for row, strip in enumerate(sheet.strips):
         for column, pixels in enumerate([strip.goal, *strip.frames]):
             top, left = row * height, column * width
-            sheet[top : top + height, left : left + width] = pixels
-    lines = [{"number": s.number, "seed": s.seed, "steps": s.steps} for s in strips]
-    about = {"agent": agent, "height": height, "width": width, "episodes": lines}
+            drawn[top : top + height, left : left + width] = pixels
+    about = {
+        "agent": sheet.agent,
+        "episodes_digest": sheet.episodes_digest,
+        "height": height,
+        "width": width,
+        "episodes": [{"number": s.number, "seed": s.seed, "steps": s.steps} for s in sheet.strips],
+    }
     text = PngImagePlugin.PngInfo()
     text.add_text(_TEXT, json.dumps(about))
     with atomic_path(path) as temporary:
-        Image.fromarray(sheet).save(temporary, pnginfo=text, optimize=True)
+        Image.fromarray(drawn).save(temporary, pnginfo=text, optimize=True)
 
 
 def find_sheets(folder: str | Path) -> list[Path]:
@@ -175,8 +199,8 @@ def find_sheets(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob(_SHEETS))
 
 
-def read_sheet(path: Path) -> tuple[str, list[Strip]]:
-    """Return whose pictures a sheet holds, and them.
+def read_sheet(path: Path) -> Sheet:
+    """Read a sheet that `write_pictures` wrote.
 
     Raises:
         DataError: If it is damaged or no sheet.
@@ -190,7 +214,7 @@ def read_sheet(path: Path) -> tuple[str, list[Strip]]:
             _cut(pixels[row * height : (row + 1) * height], width, line)
             for row, line in enumerate(about["episodes"])
         ]
-        return str(about["agent"]), strips
+        return Sheet(str(about["agent"]), str(about["episodes_digest"]), strips)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SyntaxError) as error:
         raise DataError(
             f"{path} cannot be read as pictures of episodes ({error!r}): run evaluate again"

@@ -6,8 +6,8 @@ import numpy as np
 
 from vjepa_wm.evaluation.html.elements import Markup, element, folded, picture, table
 from vjepa_wm.evaluation.html.runs import EpisodeLine, EvaluationRun
-from vjepa_wm.evaluation.html.words import distance
-from vjepa_wm.evaluation.pictures import BETWEEN, Strip
+from vjepa_wm.evaluation.html.words import criterion, length
+from vjepa_wm.evaluation.pictures import Strip
 
 
 def gallery(run: EvaluationRun) -> Markup:
@@ -49,15 +49,13 @@ def card(strip: Strip, line: EpisodeLine) -> Markup:
         _tile(strip.goal, "goal", f"goal of episode {line.number}"),
         _tile(strip.frames[-1], f"end, step {line.steps}", f"end of episode {line.number}"),
     ]
-    final = ", ".join(distance(name, value) for name, value in line.final.items())
-    best = ", ".join(distance(name, value) for name, value in line.best.items())
     fault = [element("p.rest.missed", line.fault)] if line.fault else []
     return element(
         "article.card",
         element("header", element("span", f"episode {line.number}"), verdict),
         element("div.three", *ends),
         *_between(strip),
-        element("p.rest", f"at the end: {final}; nearest: {best}"),
+        *(element("p.rest", _way(name, line)) for name in line.final),
         element("p.rest", f"seed {line.seed}"),
         *fault,
     )
@@ -67,18 +65,22 @@ def _tile(pixels: np.ndarray, said: str, description: str) -> Markup:
     return element("div", picture(pixels, description), said)
 
 
+def _way(name: str, line: EpisodeLine) -> str:
+    """Say how far from the goal an episode began, came and ended."""
+    kinds = {"start": line.start, "nearest": line.best, "end": line.final}
+    parts = [
+        f"{kind} {length(name, found[name])}" for kind, found in kinds.items() if name in found
+    ]
+    return f"{criterion(name)[0]}: {', '.join(parts)}"
+
+
 def _between(strip: Strip) -> list[Markup]:
     """Show the frames between start and end in one row, with their steps below."""
-    inner, steps = strip.frames[1:-1], strip.steps[1:-1]
-    if not steps:
-        return []
-    row = picture(np.concatenate(list(inner), axis=1), f"frames of episode {strip.number} between")
-    # As wide as so many frames, so that all episodes have frames of one size.
-    share = f"{100 * len(steps) / BETWEEN:.0f}%"
-    return [
-        element("div.between", row, attributes={"style": f"width: {share}"}),
-        element("div.rest", "steps " + ", ".join(map(str, steps))),
+    frames = [
+        element("div", picture(pixels, f"episode {strip.number} after step {step}"), step)
+        for pixels, step in zip(strip.frames[1:-1], strip.steps[1:-1], strict=True)
     ]
+    return [element("div.between", *frames)] if frames else []
 
 
 def all_episodes(run: EvaluationRun) -> Markup:

@@ -7,19 +7,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vjepa_wm.evaluation.html.elements import Markup, element, join
+from vjepa_wm.evaluation.html.elements import Markup, element, join, text
 from vjepa_wm.evaluation.html.words import number
 
 WIDTH, HEIGHT = 360, 210  # units of a drawing; one is about a pixel on a phone
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
 STYLES = 6  # series the style sheet tells apart
+_NAME_LENGTH = 42  # characters that fit above a bar
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A share with its interval: what it is of, and what to write beside it."""
+    """A share with its interval: what it is of, and what to write beside and above it."""
 
     name: str
     style: int
@@ -27,6 +28,7 @@ class Bar:
     low: float
     high: float
     written: str
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ class Axes:
 
 def bars(rows: Sequence[Bar], description: str) -> Markup:
     """Draw shares with their intervals on one scale from 0 to 100 %."""
-    step, top = 34, 4
+    step, top = 36, 2
     height = top + step * len(rows) + 20
-    left, right = 8, WIDTH - 10
+    left, right = 8, WIDTH - 118  # the figures stand to the right
 
     def across(share: float) -> float:
         return left + (right - left) * share
@@ -83,15 +85,17 @@ def bars(rows: Sequence[Bar], description: str) -> Markup:
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
         x = across(share)
-        parts.append(_segment("grid", x, top + 16, x, height - 18))
+        parts.append(_segment("grid", x, top + 18, x, height - 18))
         anchor = "start" if share == 0 else ("end" if share == 1 else "middle")
         x += {"start": -4, "middle": 0, "end": 6}[anchor]
         parts.append(_label(x, height - 5, f"{100 * share:.0f} %", anchor))
     for index, row in enumerate(rows):
         y = top + step * index + 25
         low, high = across(row.low), across(row.high)
-        named = _label(left, y - 12, row.name, "start", "name")
-        figures = _label(right, y - 12, row.written, "end", "value")
+        remark = element("tspan.remark", f"  {row.remark}")
+        name = element("title", row.name) + _cut(row.name) + remark
+        named = _label(left, y - 11, Markup(name), "start", "name")
+        figures = _label(WIDTH - 4, y + 4, row.written, "end", "value")
         band = {"x": _n(low), "y": _n(y - 4), "width": _n(max(high - low, 1)), "height": 8, "rx": 4}
         drawn = [
             element("rect.band", attributes=band),
@@ -99,6 +103,11 @@ def bars(rows: Sequence[Bar], description: str) -> Markup:
         ]
         parts += [named, figures, element(f"g.s{row.style % STYLES}", *drawn)]
     return _drawing(parts, height, description)
+
+
+def _cut(name: str) -> Markup:
+    """Shorten a name that is wider than the drawing; its end tells runs apart."""
+    return text(name if len(name) <= _NAME_LENGTH else f"\u2026{name[1 - _NAME_LENGTH :]}")
 
 
 def lines(rows: Sequence[Line], axes: Axes, description: str) -> Markup:
@@ -227,7 +236,7 @@ def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return element(f"line.{kind}", attributes=ends)
 
 
-def _label(x: float, y: float, said: str, anchor: str, kind: str = "tick") -> Markup:
+def _label(x: float, y: float, said: object, anchor: str, kind: str = "tick") -> Markup:
     place = {"x": _n(x), "y": _n(y), "text-anchor": anchor}
     return element(f"text.{kind}", said, attributes=place)
 

@@ -17,7 +17,7 @@ from vjepa_wm.errors import DataError, VjepaWmError
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.evaluation.pictures import Strip, find_sheets, read_sheet
 from vjepa_wm.evaluation.report import EPISODES_FILE, SUMMARY_FILE
-from vjepa_wm.files import read_json
+from vjepa_wm.files import digest, read_json
 
 DIAGNOSTICS_FILE = "diagnostics.json"
 METRICS_FILE = "metrics.jsonl"
@@ -185,6 +185,9 @@ def _episodes(folder: Path, summary: Mapping[str, Any]) -> dict[str, list[Episod
 
 
 def _episode(cells: Mapping[str, str]) -> EpisodeLine:
+    if None in cells or None in cells.values():
+        raise ValueError(f"a line with {len(cells)} columns is cut off or too long")
+
     def distances(kind: str) -> dict[str, float]:
         return {
             name.removeprefix(kind): float(cell)
@@ -208,18 +211,18 @@ def _episode(cells: Mapping[str, str]) -> EpisodeLine:
 
 def _strips(
     folder: Path, episodes: Mapping[str, Sequence[EpisodeLine]]
-) -> tuple[dict[str, list[Strip]], list[str]]:
+) -> tuple[dict[str, Sequence[Strip]], list[str]]:
     """Read the pictures of the episodes, and say which cannot be shown."""
     strips, complaints = {}, []
+    written = digest(folder / EPISODES_FILE)
     for path in find_sheets(folder):
         try:
-            agent, found = read_sheet(path)
+            sheet = read_sheet(path)
         except DataError as error:
             complaints.append(str(error))
             continue
-        known = {(line.number, line.seed, line.steps) for line in episodes.get(agent, ())}
-        if all((strip.number, strip.seed, strip.steps[-1]) in known for strip in found):
-            strips[agent] = found
+        if sheet.episodes_digest == written and sheet.agent in episodes:
+            strips[sheet.agent] = sheet.strips
         else:
             complaints.append(f"{path} shows other episodes than {EPISODES_FILE} lists")
     return strips, complaints

@@ -17,8 +17,9 @@ STYLE = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; padding: 1.25rem 1rem 4rem; max-width: 70rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
-  overflow-wrap: break-word; }
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0.5rem 0; letter-spacing: -0.01em; }
+section:only-of-type { border-top: 0; margin-top: 0; padding-top: 0; }
 h2 { font-size: 1.4rem; line-height: 1.25; margin: 0 0 0.25rem; }
 h3 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
 h4 { font-size: 1rem; margin: 1.25rem 0 0.5rem; }
@@ -28,16 +29,15 @@ section { margin-top: 2.5rem; padding-top: 1.5rem; border-top: 1px solid var(--r
 .soft, .where { color: var(--soft); }
 .where { font-size: 0.85rem; margin: 0; overflow-wrap: anywhere; }
 code, pre, .code { font: 0.85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-.code { overflow-wrap: anywhere; }
 nav ul { margin: 0.5rem 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap;
   gap: 0.5rem; }
 nav a { display: inline-block; padding: 0.3rem 0.75rem; border: 1px solid var(--rule);
   border-radius: 1rem; text-decoration: none; }
 .note { border-left: 4px solid var(--bad); background: var(--tint); padding: 0.5rem 0.75rem;
-  margin: 0.75rem 0; border-radius: 0 6px 6px 0; overflow-wrap: anywhere; }
+  margin: 0.75rem 0; border-radius: 0 6px 6px 0; }
 .note ul { margin: 0.25rem 0; padding-left: 1.25rem; }
 .tiles { display: grid; gap: 0.75rem; margin: 1rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
 .tile { background: var(--card); border-radius: 8px; padding: 0.75rem 1rem;
   border-left: 4px solid var(--c, var(--rule)); }
 .tile .big { font-size: 2rem; font-weight: 650; line-height: 1.15; letter-spacing: -0.02em; }
@@ -48,7 +48,7 @@ dl { display: grid; gap: 0.25rem 2rem; margin: 0.75rem 0; font-size: 0.9rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 dl div { display: flex; gap: 0.75rem; border-bottom: 1px solid var(--rule); padding: 0.25rem 0; }
 dt { color: var(--soft); flex: 0 0 7rem; }
-dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
+dd { margin: 0; min-width: 0; }
 .plots { display: grid; gap: 1.5rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 figure { margin: 0; min-width: 0; }
@@ -64,6 +64,7 @@ svg text { font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   fill: var(--soft); }
 svg text.name, svg text.value { font-size: 12.5px; fill: var(--ink); }
 svg text.name { font-weight: 600; }
+svg .remark { font-weight: 400; fill: var(--soft); }
 .grid { stroke: var(--rule); stroke-width: 1; }
 .axis { stroke: var(--soft); stroke-width: 1; }
 .mark { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 3 3; }
@@ -73,12 +74,19 @@ svg text.name { font-weight: 600; }
 .band { fill: var(--c); opacity: 0.35; }
 .dot { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
 .whisker { stroke: var(--c); stroke-width: 2; opacity: 0.55; }
-.scroll { overflow-x: auto; margin: 0.75rem 0; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 0.35rem 0.75rem; border-bottom: 1px solid var(--rule);
+/* A shadow at the side where there is more to scroll to. */
+.scroll { overflow-x: auto; margin: 0.75rem 0; background:
+  linear-gradient(to right, var(--paper) 40%, transparent) left / 2.5rem 100% local no-repeat,
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 2.5rem 100% local no-repeat,
+  linear-gradient(to right, var(--rule), transparent) left / 0.75rem 100% scroll no-repeat,
+  linear-gradient(to left, var(--rule), transparent) right / 0.75rem 100% scroll no-repeat; }
+table { border-collapse: collapse; overflow-wrap: normal; font-size: 0.875rem;
+  font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 0.35rem 0.6rem; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }
 th:first-child { text-align: left; padding-left: 0; }
-thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
+thead th { color: var(--soft); font-weight: 500; vertical-align: bottom;
+  white-space: normal; }
 tbody th { font-weight: 600; }
 td.words { text-align: left; white-space: normal; min-width: 14rem; }
 .cards { display: grid; gap: 0.75rem;
@@ -90,8 +98,8 @@ td.words { text-align: left; white-space: normal; min-width: 14rem; }
 .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.4rem; margin: 0.5rem 0; }
 .three div { font-size: 0.75rem; color: var(--soft); }
 .three img, .between img { display: block; width: 100%; height: auto; border-radius: 4px; }
-.between { display: grid; gap: 0.25rem; font-size: 0.6875rem; color: var(--soft);
-  text-align: center; }
+.between { display: grid; grid-template-columns: repeat(6, 1fr); gap: 0.25rem;
+  font-size: 0.6875rem; color: var(--soft); text-align: center; }
 details { margin: 0.75rem 0; border: 1px solid var(--rule); border-radius: 8px;
   padding: 0.5rem 0.75rem; }
 summary { cursor: pointer; font-weight: 500; }

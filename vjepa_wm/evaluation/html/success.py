@@ -1,6 +1,6 @@
 """The part of a report on success: how often, how soon and how near each agent came."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def styles(names: Sequence[str]) -> dict[str, int]:
 def bar(row: Mapping[str, Any], name: str, style: int) -> Bar:
     """Return the bar of one row of a summary."""
     low, high = row["interval"]
-    written = f"{percent(row['success'])} {interval(low, high)}, n = {row['episodes']}"
-    return Bar(name, style, row["success"], low, high, written)
+    written = f"{percent(row['success'])} {interval(low, high)}"
+    return Bar(name, style, row["success"], low, high, written, f"n = {row['episodes']}")
 
 
 def tiles(run: EvaluationRun) -> Markup:
@@ -82,7 +82,7 @@ def success_table(rows: Sequence[Mapping[str, Any]]) -> Markup:
         words, unit = criterion(name)
         unit = f", {unit}" if unit else ""
         head += [f"{words}{unit}: at the end", "nearest"]
-    head += ["steps of successes", "s per action", "s in all", "stopped"]
+    head += ["steps", "ms per action", "s in all", "stopped"]
     head += [name.replace("_", " ") for name in further]
     lines = []
     for row in rows:
@@ -92,7 +92,7 @@ def success_table(rows: Sequence[Mapping[str, Any]]) -> Markup:
         for name in criteria:
             cells += [number(row[kind][name]) for kind in ("final_distance", "best_distance")]
         cells += ["-" if row["steps"] is None else f"{row['steps']:.1f}"]
-        cells += [number(row["seconds_per_action"]), number(row["seconds"]), row["faults"]]
+        cells += [number(1000 * row["seconds_per_action"]), f"{row['seconds']:.0f}", row["faults"]]
         lines.append(cells + [_cell(row[name]) for name in further])
     return table(head, lines)
 
@@ -110,22 +110,40 @@ def _cell(value: object) -> str:
 
 
 def charts(run: EvaluationRun) -> Markup:
-    """Draw success over steps, over the distance at the end, and over that at the start."""
+    """Draw success: in all, over steps, over the distance at the end and over that at the start."""
     first = next(iter(run.episodes.values()))[0]
-    drawn = [over_steps(run)]
+    drawn = [reached(run), over_steps(run)]
     drawn += [over_final(run, name) for name in first.final]
     drawn += [over_start(run, name) for name in first.start]
     return element("div.plots", *(chart for chart in drawn if chart))
 
 
+def reached(run: EvaluationRun) -> Markup:
+    """Draw the share of goals reached with its interval."""
+    style = styles(list(run.episodes))
+    rows = [bar(row, row["agent"], style[row["agent"]]) for row in run.summary["rows"]]
+    note = "Dot: share of episodes; bar: its 95 % interval (Wilson)."
+    return figure("Goals reached", note, plots.bars(rows, "success of each agent"))
+
+
 def over_steps(run: EvaluationRun) -> Markup:
     """Draw the share of episodes solved within so many steps."""
     most = int(run.summary["config"]["max_steps"])
-    rows = _shares(run, lambda line: float(line.steps) if line.is_success else np.inf, float(most))
+    style = styles(list(run.episodes))
+    rows = [
+        solved_within(agent, style[agent], found, float(most))
+        for agent, found in run.episodes.items()
+    ]
     note = "Share of episodes; bands are 95 % intervals (Wilson), step by step."
     axes = Axes((0.0, float(most)), (0.0, 1.0), "environment steps", is_share=True)
     title = "Solved within so many steps"
     return figure(title, note, legend(rows), plots.lines(rows, axes, title))
+
+
+def solved_within(name: str, style: int, found: Episodes, most: float) -> Line:
+    """Return the share of episodes solved within so many steps, from 0 to `most`."""
+    steps = [float(line.steps) if line.is_success else np.inf for line in found]
+    return _share(name, style, steps, most)
 
 
 def over_final(run: EvaluationRun, name: str) -> Markup:
@@ -138,25 +156,19 @@ def over_final(run: EvaluationRun, name: str) -> Markup:
         furthest = max(furthest, 1.2 * wanted)
         marks = {wanted: "wanted"}
     furthest = furthest or 1.0
-    rows = _shares(run, lambda line: line.final[name], furthest)
+    style = styles(list(run.episodes))
+    rows = [
+        _share(agent, style[agent], [line.final[name] for line in found], furthest)
+        for agent, found in run.episodes.items()
+    ]
     axes = Axes((0.0, furthest), (0.0, 1.0), f"{words}, {unit}" if unit else words, True, marks)
     title = f"Ended within a distance: {words}"
     note = "Share of episodes, whether or not the goal was held."
     return figure(title, note, legend(rows), plots.lines(rows, axes, title))
 
 
-def _shares(
-    run: EvaluationRun, value_of: Callable[[EpisodeLine], float], most: float
-) -> list[Line]:
-    """Return per agent the share of episodes whose value is at most x, from 0 to `most`."""
-    style = styles(list(run.episodes))
-    return [
-        _share(agent, style[agent], [value_of(line) for line in found], most)
-        for agent, found in run.episodes.items()
-    ]
-
-
 def _share(agent: str, style: int, values: Sequence[float], most: float) -> Line:
+    """Return the share of values that are at most x, for x from 0 to `most`."""
     total = len(values)
     places = sorted({0.0, most, *(value for value in values if value <= most)})
     counts = [sum(value <= place for value in values) for place in places]

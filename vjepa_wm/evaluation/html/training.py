@@ -12,6 +12,7 @@ from vjepa_wm.evaluation.html.words import number
 
 _AXES = {"step", "minutes"}
 _HORIZON = re.compile(r"h(\d+)_(\w+)")  # open-loop error so many model steps ahead
+_OPEN_LOOP, _ERRORS, _LOSSES = "Open-loop error", "Errors", "Losses"
 _MAX_POINTS = 40  # beyond which points are not marked
 
 Lines = Sequence[Mapping[str, float]]
@@ -40,18 +41,24 @@ def grouped(lines: Lines) -> dict[str, list[str]]:
         if found and int(found[1]) not in (min(horizons), max(horizons)):
             continue  # the first and the last horizon tell what those between do
         groups.setdefault(_title(name), []).append(name)
-    return groups
+    return dict(sorted(groups.items(), key=lambda group: _place(group[0])))
+
+
+def _place(title: str) -> int:
+    """Return how early a plot comes: errors, losses, then the others as they were recorded."""
+    firsts = (_OPEN_LOOP, _ERRORS, _LOSSES)
+    return next((place for place, first in enumerate(firsts) if title.startswith(first)), 3)
 
 
 def _title(name: str) -> str:
     """Return the plot a number belongs to."""
     if found := _HORIZON.fullmatch(name):
         steps = "1 model step" if found[1] == "1" else f"{found[1]} model steps"
-        return f"Open-loop error, {steps} ahead"
+        return f"{_OPEN_LOOP}, {steps} ahead"
     if name.endswith("loss"):
-        return "Losses"
+        return _LOSSES
     if name.endswith("_error"):
-        return "Errors"
+        return _ERRORS
     stem = re.sub(r"_\d+$", "", name).replace("_", " ")
     return stem[:1].upper() + stem[1:]
 

@@ -35,12 +35,6 @@ def criterion(name: str) -> tuple[str, str]:
     return name.replace("_", " "), ""
 
 
-def distance(name: str, value: float) -> str:
-    """Write a criterion's name and value with its unit."""
-    words, _ = criterion(name)
-    return f"{words} {length(name, value)}"
-
-
 def length(name: str, value: float) -> str:
     """Write a criterion's value with its unit."""
     return f"{number(value)} {criterion(name)[1]}".rstrip()
