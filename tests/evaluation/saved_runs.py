@@ -125,6 +125,8 @@ def save_training(folder: Path) -> Path:
     ]
     text = "\n".join(map(json.dumps, lines))
     (folder / "predictor" / "metrics.jsonl").write_text(text + '\n{"step": 300, "lo')
-    (folder / "metric" / "metrics.jsonl").write_text('{"step": 0, "held_out_loss": 4.5}\n')
+    (folder / "metric" / "metrics.jsonl").write_text(
+        '{"step": 0, "held_out_loss": 4.5, "loss": 5}\n'
+    )
     write_json(folder / "config.json", {"name": "point", "data": {"data/point": "0123"}})
     return folder

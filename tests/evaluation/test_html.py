@@ -184,11 +184,11 @@ def test_training_curves_group_what_is_read_together(tmp_path: Path) -> None:
     assert problems == []
     titles = [caption.text for caption in tree.iter("figcaption")]
     assert titles == [
-        "Losses",  # of the metric, then of the predictor
         "Open-loop error, 1 model step ahead",
         "Open-loop error, 3 model steps ahead",
         "Losses",
         "Action ratio",
+        "Losses: loss",  # of the metric
     ]
     assert "200 steps in 2.00 minutes" in words
     assert "last: true 0.300; copy 0.300" in words

@@ -11,7 +11,7 @@ from vjepa_wm.evaluation.html.elements import Markup, element, join, text
 from vjepa_wm.evaluation.html.words import number
 
 WIDTH, HEIGHT = 360, 210  # units of a drawing; one is about a pixel on a phone
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 44, 18, 10, 36
 STYLES = 6  # series the style sheet tells apart
 _NAME_LENGTH = 42  # characters that fit above a bar
 
