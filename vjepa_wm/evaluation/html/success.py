@@ -12,7 +12,7 @@ from vjepa_wm.evaluation.html.runs import EpisodeLine, EvaluationRun
 from vjepa_wm.evaluation.html.words import criterion, interval, length, number, percent
 from vjepa_wm.evaluation.statistics import wilson_interval
 
-_AGENTS = ("random", "mpc", "simulator")  # have the same style in every report
+_AGENTS = ("random", "mpc", "simulator", "bc", "true_dynamics")  # have the same style in every report
 _BINS = 4
 _MIN_PER_BIN = 5
 # Figures of a row of the summary that have a place of their own; others get a column.
@@ -28,6 +28,7 @@ _KNOWN = {
     "seconds_per_action",
     "seconds",
     "faults",
+    "fault",  # among the warnings
 }
 
 Episodes = Sequence[EpisodeLine]
