@@ -147,6 +147,18 @@ def test_figures_nobody_told_the_page_of_get_a_column(everything: list[Path]) ->
     assert "0.875 - [0.250, 1.00]" in words
 
 
+def test_an_error_budget_is_shown_where_there_is_one(everything: list[Path]) -> None:
+    summary = read_json(everything[0] / "summary.json")
+    loss = {"part": "predictor", "mean": 0.125, "low": -0.03, "high": 0.28}
+    summary["error_budget"] = {"tasks": 8, "same_planner": True, "losses": [loss]}
+    write_json(everything[0] / "summary.json", summary)
+    tree, words = read(everything[:1])
+    assert "what mpc misses on 8 tasks" in words
+    rows = [[cell.text for cell in row] for row in tree.iter("tr")]
+    assert ["predictor", "+12 [\u22123, +28]"] in rows
+    assert "Where success is lost" not in read(everything[1:2])[1]
+
+
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     found = [episode(0, steps=3, distance=0.2, fault=EVIL), *episodes(3, successes=1)[1:]]
     found = [replace(one, level=EVIL) for one in found]

@@ -18,7 +18,7 @@ from vjepa_wm.evaluation.html.runs import (
     find_runs,
 )
 from vjepa_wm.evaluation.html.style import STYLE
-from vjepa_wm.evaluation.html.success import charts, success_table, tiles
+from vjepa_wm.evaluation.html.success import budget_table, charts, success_table, tiles
 from vjepa_wm.evaluation.html.training import curves
 from vjepa_wm.evaluation.html.words import criterion, flat
 from vjepa_wm.files import atomic_path
@@ -99,6 +99,8 @@ def _evaluation(run: EvaluationRun) -> Iterator[Markup]:
     yield _problems(run.summary["warnings"])
     yield charts(run)
     yield success_table(run.summary["rows"])
+    if "error_budget" in run.summary:
+        yield budget_table(run.summary["error_budget"])
     yield element("h3", "What was measured")
     yield facts(_measured(run))
     yield element("h3", "Episodes")

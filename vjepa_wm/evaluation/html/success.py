@@ -6,13 +6,19 @@ from typing import Any
 import numpy as np
 
 from vjepa_wm.evaluation.html import plots
-from vjepa_wm.evaluation.html.elements import Markup, element, figure, table
+from vjepa_wm.evaluation.html.elements import Markup, element, figure, join, table
 from vjepa_wm.evaluation.html.plots import Axes, Bar, Line, legend
 from vjepa_wm.evaluation.html.runs import EpisodeLine, EvaluationRun
 from vjepa_wm.evaluation.html.words import criterion, interval, length, number, percent
 from vjepa_wm.evaluation.statistics import wilson_interval
 
-_AGENTS = ("random", "mpc", "simulator", "bc", "true_dynamics")  # have the same style in every report
+_AGENTS = (
+    "random",
+    "mpc",
+    "simulator",
+    "bc",
+    "true_dynamics",
+)  # have the same style in every report
 _BINS = 4
 _MIN_PER_BIN = 5
 # Figures of a row of the summary that have a place of their own; others get a column.
@@ -96,6 +102,18 @@ def success_table(rows: Sequence[Mapping[str, Any]]) -> Markup:
         cells += [number(1000 * row["seconds_per_action"]), f"{row['seconds']:.0f}", row["faults"]]
         lines.append(cells + [_cell(row[name]) for name in further])
     return table(head, lines)
+
+
+def budget_table(budget: Mapping[str, Any]) -> Markup:
+    """Show how many points of success each part costs, where that was worked out."""
+    rows = []
+    for loss in budget["losses"]:
+        mean, low, high = (100 * loss[name] for name in ("mean", "low", "high"))
+        points = f"{mean:+.0f} [{low:+.0f}, {high:+.0f}]".replace("-", "\u2212")
+        rows.append([loss["part"], points])
+    tasks = f"Of what mpc misses on {budget['tasks']} tasks, the points each part costs [95 %]."
+    said = [element("h3", "Where success is lost"), element("p.soft", tasks)]
+    return join([*said, table(["part", "points"], rows)])
 
 
 def _cell(value: object) -> str:
