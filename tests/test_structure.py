@@ -78,6 +78,7 @@ ARROWS: dict[str, set[str]] = {
         "predictor",
         "world_model",
     },
+    "evaluation.html": {"evaluation"},
     "benchmarks": {
         "agent",
         "costs",

@@ -21,6 +21,7 @@ from vjepa_wm.behaviour_cloning import (
     load_behaviour_cloning,
     open_behaviour_cloning,
 )
+from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.encoders.registry import shipped_folder
@@ -28,9 +29,19 @@ from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
 from vjepa_wm.evaluation.budget import ErrorBudget, budget_lines, error_budget
 from vjepa_wm.evaluation.episodes import Agent, Episode, EpisodeRunner
-from vjepa_wm.evaluation.report import Row, summarise, table, warnings, write_report
+from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
+from vjepa_wm.evaluation.reels import Reel, write_pictures
+from vjepa_wm.evaluation.report import (
+    EPISODES_FILE,
+    Row,
+    summarise,
+    table,
+    warnings,
+    write_report,
+)
 from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, TaskSet, draw_tasks, load_task_set
 from vjepa_wm.evaluation.true_dynamics import TrueDynamicsAgent
+from vjepa_wm.files import digest
 from vjepa_wm.loading import SHIPPED, load_world_model
 from vjepa_wm.world_model import ActionSpec
 
@@ -60,7 +71,8 @@ def main(cfg: DictConfig) -> None:
     agent=[mpc,true_dynamics,simulator] 'simulator_planner=${planner}' true_dynamics_episodes=20
     """
     names = chosen_agents(cfg)
-    tasks, digest = chosen_tasks(cfg)
+    tasks, tasks_digest = chosen_tasks(cfg)
+    reels = {name: Reel(cfg.pictures) for name in names}
     runner = EpisodeRunner(
         cfg.env.id, num_envs=min(cfg.batch, len(tasks)), image_size=cfg.env.image_size
     )
@@ -68,24 +80,41 @@ def main(cfg: DictConfig) -> None:
         # All agents first: a missing model should not be found out after the random row.
         agents = {name: build_agent(name, cfg, runner) for name in names}
         warn_of_unlike_rows(cfg, agents)
-        episodes, rows = run_agents(cfg, runner, agents, tasks)
+        episodes, rows = run_agents(cfg, runner, agents, tasks, reels)
+        criteria = dict(runner.envs[0].unwrapped.criteria)
     budget = error_budget(episodes, same_planner=cfg.planner == cfg.simulator_planner)
-    about = describe(cfg, names, digest) | ({"error_budget": asdict(budget)} if budget else {})
+    about = {
+        **describe(cfg, names, tasks_digest),
+        "criteria": criteria,
+        "machine": device_line(),
+        **({"error_budget": asdict(budget)} if budget else {}),
+    }
     write_report(cfg.out, episodes, rows, about=about)
+    write_pictures(cfg.out, reels, episodes_digest=digest(Path(cfg.out) / EPISODES_FILE))
+    write_page(Path(cfg.out) / REPORT_FILE, [Path(cfg.out)])
     show(cfg, rows, budget)
 
 
 def run_agents(
-    cfg: DictConfig, runner: EpisodeRunner, agents: Mapping[str, Agent], tasks: Sequence[Task]
+    cfg: DictConfig,
+    runner: EpisodeRunner,
+    agents: Mapping[str, Agent],
+    tasks: Sequence[Task],
+    reels: Mapping[str, Reel],
 ) -> tuple[dict[str, list[Episode]], list[Row]]:
-    """Run agents one after another; returns their episodes and figures."""
+    """Run agents one after another, filmed on reels; returns their episodes and figures."""
     episodes: dict[str, list[Episode]] = {}
     rows: list[Row] = []
     for name, agent in agents.items():
         own = tasks[: cfg.true_dynamics_episodes] if name == "true_dynamics" else tasks
         began = time.perf_counter()
         episodes[name] = runner.run(
-            agent, own, max_steps=cfg.max_steps, desc=name, progress=progress
+            agent,
+            own,
+            max_steps=cfg.max_steps,
+            desc=name,
+            progress=progress,
+            reel=reels[name],
         )
         rows.append(summarise(name, episodes[name], seconds=time.perf_counter() - began))
     return episodes, rows
@@ -271,7 +300,7 @@ def show(cfg: DictConfig, rows: Sequence[Row], budget: ErrorBudget | None) -> No
         print("\n".join(budget_lines(budget, **planners)))
     for warning in warnings(rows):
         logger.warning("warning: %s", warning)
-    print(f"every episode and the settings: {cfg.out}")
+    print(f"every episode and the settings: {cfg.out}; to look at: {Path(cfg.out) / REPORT_FILE}")
 
 
 def in_words(planner: DictConfig) -> str:

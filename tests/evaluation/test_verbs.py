@@ -11,6 +11,7 @@ from tests.evaluation.fake_env import Seeker
 from vjepa_wm import evaluate, make_tasks
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.html.report import page
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import read_json
 from vjepa_wm.world_model import ActionSpec
@@ -50,6 +51,20 @@ def test_all_agents_on_tasks_of_a_file(run, monkeypatch, capsys, tmp_path: Path)
     }
     assert summary["config"]["simulator_planner"]["horizon"] == 4
     assert len((tmp_path / "report" / "episodes.csv").read_text().split("\n")) == 1 + 12 + 1
+    assert summary["criteria"] == {"position_m": 0.05} and summary["machine"]
+    written = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "mpc: all 4 episodes, failures first" in written
+    assert written == page([Path("report")])[0]
+
+
+def test_pictures_can_be_left_out(run, tmp_path: Path) -> None:
+    options = ["agent=random", "tasks=tuning", "episodes=3", "max_steps=2", "out=report"]
+    run(evaluate, *options)
+    assert [path.name for path in (tmp_path / "report").glob("*.png")] == ["pictures_random.png"]
+    run(evaluate, *options, "pictures=0")
+    assert list((tmp_path / "report").glob("*.png")) == []
+    written = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "No pictures of episodes were recorded" in written
 
 
 @pytest.mark.parametrize(
@@ -109,6 +124,7 @@ def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
         (["tasks=tuning", "level=farr"], "Did you mean 'far'"),
         (["tasks=tuning", "episodes=0"], "episodes: wanted at least 1"),
         (["tasks=tuning", "agent=random", "batch=0"], "episodes at a time: wanted at least 1"),
+        (["tasks=tuning", "agent=random", "pictures=-1"], "pictures: wanted 0 or more episodes"),
         (["tasks=tuning", "agent=random", "max_steps=0"], "max_steps: wanted at least 1"),
         (["tasks=tuning", "agent=simulator", "replan_every=30"], "replan_every: wanted 1 to"),
         (["tasks=tuning", "agent=simulator", "simulator_planner.horizon=0"], "horizon: wanted"),

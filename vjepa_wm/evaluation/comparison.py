@@ -12,7 +12,7 @@ from vjepa_wm.evaluation.report import EPISODES_FILE, SUMMARY_FILE
 from vjepa_wm.evaluation.statistics import PairedDifference, paired_bootstrap, wilson_interval
 from vjepa_wm.files import read_json
 
-_NOT_SETTINGS = {"agent", "episodes"}  # said elsewhere in the table
+_NOT_SETTINGS = {"agent", "episodes", "pictures"}  # said elsewhere in the table
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from vjepa_wm.data.recorder import make_env
 from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.reels import Reel
 from vjepa_wm.evaluation.tasks import Task
 from vjepa_wm.progress import Progress, no_progress
 
@@ -62,6 +63,7 @@ class Episode:
             and the path length, of the first criterion. None like `path_length`.
         seconds_per_action: Wall-clock time of the agent, shared among the episodes it acted for.
         fault: Why the episode was stopped, "" if it was not.
+        start_distance: Criterion name -> distance to the goal at the start, in physical units.
     """
 
     level: str
@@ -75,6 +77,7 @@ class Episode:
     spl: float | None
     seconds_per_action: float
     fault: str
+    start_distance: dict[str, float] = field(default_factory=dict)
 
 
 class EpisodeRunner:
@@ -108,6 +111,7 @@ class EpisodeRunner:
         max_steps: int,
         desc: str = "evaluate",
         progress: Progress = no_progress,
+        reel: Reel | None = None,
     ) -> list[Episode]:
         """Run an agent on tasks, as many at a time as there are environments.
 
@@ -117,6 +121,7 @@ class EpisodeRunner:
             max_steps: Environment steps after which an episode ends.
             desc: What the progress bar says.
             progress: Makes the progress bar.
+            reel: Films the episodes; None takes no pictures.
 
         Returns:
             One result per task, in their order.
@@ -130,8 +135,10 @@ class EpisodeRunner:
         with progress(total=len(tasks) * max_steps, desc=desc, unit="steps") as bar:
             for first in range(0, len(tasks), len(self.envs)):
                 batch = tasks[first : first + len(self.envs)]
-                rows = [_Row(env, task) for env, task in zip(self.envs, batch, strict=False)]
+                rows = [_Row(env, task, reel) for env, task in zip(self.envs, batch, strict=False)]
                 _run_batch(agent, rows, max_steps=max_steps, bar=bar)
+                for row in rows if reel is not None else ():
+                    reel.keep(row.film, seed=row.task.seed, is_success=row.is_success)
                 episodes += [row.result() for row in rows]
         return episodes
 
@@ -199,7 +206,7 @@ def action_faults(actions: object, count: int, space: spaces.Box) -> list[str]:
 class _Row:
     """One episode while it runs."""
 
-    def __init__(self, env: gymnasium.Env, task: Task) -> None:
+    def __init__(self, env: gymnasium.Env, task: Task, reel: Reel | None) -> None:
         """Restore the task's start."""
         self.env = env
         self.task = task
@@ -213,6 +220,7 @@ class _Row:
         self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
         self.distance: dict[str, float] = info["distance"]
         self.best = dict(self.distance)
+        self.start_distance = dict(self.distance)
         self.is_active = True
         self.is_success = False
         self.is_touched = False
@@ -221,6 +229,7 @@ class _Row:
         self.fault = ""
         _check_same(self.distance, task, env_id=env.spec.id)
         self.path = _Path(env.unwrapped, task)
+        self.film = None if reel is None else reel.film(self.goal, self.obs["pixels"])
 
     def step(self, action: NDArray) -> None:
         """Take one step; an environment that raises ends the episode."""
@@ -240,6 +249,8 @@ class _Row:
         self.is_touched = self.is_touched or is_within or is_success
         self.is_active = not (terminated or truncated)
         self.steps += 1
+        if self.film is not None:
+            self.film.add(obs["pixels"])
 
     def stop(self, fault: str) -> None:
         """End the episode before its time; it is no success."""
@@ -260,6 +271,7 @@ class _Row:
             spl=self.path.spl(self.is_success),
             seconds_per_action=self.agent_seconds / max(self.steps, 1),
             fault=self.fault,
+            start_distance=self.start_distance,
         )
 
 

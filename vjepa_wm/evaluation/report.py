@@ -189,6 +189,7 @@ def _line(agent: str, number: int, episode: Episode) -> dict[str, object]:
         "is_success": int(episode.is_success),
         "is_touched": int(episode.is_touched),
         "steps": episode.steps,
+        **{f"start_{name}": value for name, value in episode.start_distance.items()},
         **{f"final_{name}": value for name, value in episode.final_distance.items()},
         **{f"best_{name}": value for name, value in episode.best_distance.items()},
         "path_length": episode.path_length,
