@@ -75,6 +75,7 @@ ARROWS: dict[str, set[str]] = {
         "predictor",
         "world_model",
     },
+    "probing": {"nn", "encoders", "data", "evaluation"},
     "benchmarks": {
         "agent",
         "costs",
@@ -121,6 +122,7 @@ OPTIONAL = {
     "wandb",
     "matplotlib",
     "h5py",
+    "av",
     "pip",
 }
 # Importing these must not load torch: worker processes start with them.

@@ -58,12 +58,15 @@ def heat_map(values: NDArray, caption: str, *, cross: Cell, ring: Cell) -> Image
     return panel
 
 
-def curves(rows: Mapping[str, Sequence[float]], caption: str) -> Image.Image:
+def curves(
+    rows: Mapping[str, Sequence[float]], caption: str, *, ticks: Sequence[str] | None = None
+) -> Image.Image:
     """Draw curves from zero upwards over steps 1, 2, ..., each named beside its end.
 
     Args:
         rows: Name -> one number per step.
         caption: Above them.
+        ticks: What is written below the steps instead of their numbers.
     """
     panel = _panel(caption, width=2 * SIZE)
     draw = ImageDraw.Draw(panel)
@@ -75,7 +78,8 @@ def curves(rows: Mapping[str, Sequence[float]], caption: str) -> Image.Image:
     draw.text((2, top - 6), f"{highest:.2g}", fill=INK, font=_font(11))
     for step in range(steps):
         x = left + (right - left) * step / max(steps - 1, 1)
-        draw.text((x - 3, bottom + 3), str(step + 1), fill=INK, font=_font(11))
+        tick = str(step + 1) if ticks is None else ticks[step]
+        draw.text((x - 3, bottom + 3), tick, fill=INK, font=_font(11))
     for colour, (name, row) in zip(COLOURS, rows.items(), strict=False):
         points = [
             (
