@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -140,6 +141,9 @@ def encode(
     makers = all_features(
         encoder, floors=tuple(cfg.beside), mode=mode, num_frames=num_frames, seed=cfg.seed
     )
+    with torch.device("meta"):  # a head that cannot be made says so before hours of encoding
+        for make in makers:
+            instantiate(cfg.head, width=make.shape[1], num_outputs=1)
     return {
         make.name: build_or_open(clips, make, root=cfg.cache, device=cfg.device, progress=progress)
         for make in makers

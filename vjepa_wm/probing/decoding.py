@@ -125,9 +125,8 @@ def _square(picture: Image.Image, side: int) -> NDArray[np.uint8]:
     """Cut out the middle and resize it, with anti-aliasing."""
     short = min(picture.size)
     left, top = ((length - short) // 2 for length in picture.size)
-    box = (left, top, left + short, top + short)
-    squared = picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(squared)
+    middle = picture.convert("RGB").crop((left, top, left + short, top + short))
+    return np.asarray(middle.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _pictures(folder: Path) -> list[Path]:
