@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 220  # side of a panel, pixels
 CAPTION = 24  # height of the line above it
+LINE = 13  # height of a curve's name
 MARGIN = 34  # around the curves of a chart
 PAPER = (255, 255, 255)
 INK = (40, 44, 52)
@@ -80,6 +81,7 @@ def curves(
         x = left + (right - left) * step / max(steps - 1, 1)
         tick = str(step + 1) if ticks is None else ticks[step]
         draw.text((x - 3, bottom + 3), tick, fill=INK, font=_font(11))
+    ends = []
     for colour, (name, row) in zip(COLOURS, rows.items(), strict=False):
         points = [
             (
@@ -89,7 +91,11 @@ def curves(
             for step, value in enumerate(row)
         ]
         draw.line(points, fill=colour, width=3)
-        draw.text((points[-1][0] + 6, points[-1][1] - 7), name, fill=colour, font=_font(12))
+        ends.append((points[-1][1], points[-1][0], name, colour))
+    free = float(bottom + LINE)
+    for y, x, name, colour in sorted(ends, reverse=True):  # from below, none over another
+        free = min(y, free - LINE)
+        draw.text((x + 6, free - 7), name, fill=colour, font=_font(12))
     return panel
 
 

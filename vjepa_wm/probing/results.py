@@ -91,7 +91,7 @@ def draw(summaries: Sequence[Summary]) -> Image.Image:
     charts = [
         curves(
             {name: [means[metric, name, percent] for percent in percents] for name in encoders},
-            f"{metric}, over the share of labels",
+            f"{metric} over the share of labels, 0 and up",
             ticks=[_percent(percent) for percent in percents],
         )
         for metric in _shown(summaries)
