@@ -67,9 +67,10 @@ def test_the_middle_is_cut_out_and_resized(tmp_path: Path) -> None:
     assert (found[..., 0] == 200).all() and not found[..., 1:].any()
 
 
-def test_films_are_read_where_pyav_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])  # the second does not say how long it is
+def test_films_are_read_where_pyav_is(tmp_path: Path, kind: str) -> None:
     av = pytest.importorskip("av")
-    path = tmp_path / "clip.mp4"
+    path = tmp_path / f"clip.{kind}"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"

@@ -174,11 +174,14 @@ def _read_animation(path: Path, wanted: Sequence[int], side: int) -> dict[int, N
 
 
 def _film_starts(path: Path) -> NDArray[np.float64]:
-    """When the pictures of a film are shown (F,), read off its packets."""
+    """When the pictures of a film are shown (F,): read off its head, or else off its packets."""
     av = _import_av(path)
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
+            rate = stream.average_rate
+            if stream.frames and rate and rate == stream.base_rate:
+                return np.arange(stream.frames) / float(rate)
             marks = [
                 packet.dts if packet.pts is None else packet.pts
                 for packet in container.demux(stream)
