@@ -172,7 +172,8 @@ def report(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
     """Print the table, what it was measured on and what was left out."""
     source = cfg.data if cfg.videos is None else cfg.videos
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in task.splits._asdict().items())
-    print(f"{source}: clips: {counts}; {cfg.draws} draws, mean and 95 % interval over them")
+    over = f"mean of {cfg.draws} draws and its 95 % interval" if cfg.draws > 1 else "one draw"
+    print(f"{source}: clips: {counts}; {over}")
     if cfg.shuffle_labels:
         print("control: the labels are shuffled, nothing must be found")
     print(f"\n{table(summarise(outcomes))}\n")
