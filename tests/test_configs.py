@@ -99,6 +99,11 @@ def build_trainer(cfg: DictConfig) -> None:
     assert cfg.steps is not None or cfg.minutes is not None, "it would never end"
 
 
+def build_head(cfg: DictConfig) -> None:
+    head = instantiate(cfg, width=8, num_outputs=3)
+    assert head(torch.zeros(2, 5, 8)).shape == (2, 3)
+
+
 def build_encoder(cfg: DictConfig) -> None:
     """Weights are shipped or the user's; here only the call is checked."""
     target = hydra.utils.get_method(cfg._target_)
@@ -110,6 +115,7 @@ BUILD: dict[str, Callable[[DictConfig], None]] = {
     "encoder": build_encoder,
     "env": build_env,
     "goal_policy": build_goal_policy,
+    "head": build_head,
     "mask_predictor": build_mask_predictor,
     "integrator": build_integrator,
     "metric": build_metric,

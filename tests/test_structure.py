@@ -79,6 +79,7 @@ ARROWS: dict[str, set[str]] = {
         "world_model",
     },
     "evaluation.html": {"evaluation"},
+    "probing": {"nn", "encoders", "data", "evaluation"},
     "benchmarks": {
         "agent",
         "costs",
@@ -125,6 +126,7 @@ OPTIONAL = {
     "wandb",
     "matplotlib",
     "h5py",
+    "av",
     "pip",
 }
 # Importing these must not load torch: worker processes start with them.

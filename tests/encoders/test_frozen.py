@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from tests import tiny
 from vjepa_wm.encoders.frozen import FrozenEncoder, layer_norm, normalise
 from vjepa_wm.encoders.vit import VideoViT
+from vjepa_wm.errors import SettingError
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -42,6 +43,25 @@ def test_a_frame_is_encoded_as_two_copies_of_itself() -> None:
     tokens = encoder.vit(torch.stack([frame, frame], dim=1).unsqueeze(0))
     wanted = F.layer_norm(tokens, (24,))[0]
     torch.testing.assert_close(encoder.encode(pixels)[1, 2], wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_clips_are_encoded_as_video(pool: int) -> None:
+    """Tubelet after tubelet: tokens see motion, and a still clip's first tubelet is its frame."""
+    encoder = tiny.encoder(pool=pool)
+    pixels = tiny.pixels(2, 4, 16, 16)
+    latents = encoder.encode_clips(pixels)
+    assert latents.shape == (2, 2, *encoder.latent_shape)
+    torch.testing.assert_close(latents, layer_norm(latents), **CLOSE)
+    torch.testing.assert_close(encoder.encode_clips(pixels[1:]), latents[1:], **CLOSE)
+    assert not torch.allclose(encoder.encode_clips(pixels.flip(1)).flip(1), latents, atol=0.1)
+    still = pixels[:, :1].expand(-1, 2, -1, -1, -1)
+    torch.testing.assert_close(encoder.encode_clips(still), encoder.encode(pixels[:, :1]), **CLOSE)
+
+
+def test_clips_that_cannot_be_cut_into_tubelets_are_refused() -> None:
+    with pytest.raises(SettingError, match="multiple of that, got 3 frames"):
+        tiny.encoder().encode_clips(tiny.pixels(1, 3, 16, 16))
 
 
 def test_a_batch_is_its_frames_one_by_one() -> None:

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from vjepa_wm.evaluation.charts import CAPTION, HIGH, LOW, SIZE, below, beside, curves, heat_map
+from vjepa_wm.evaluation.charts import (
+    CAPTION,
+    COLOURS,
+    HIGH,
+    LOW,
+    MARGIN,
+    SIZE,
+    below,
+    beside,
+    curves,
+    heat_map,
+)
 
 
 def test_low_cells_are_dark_and_row_zero_is_at_the_bottom() -> None:
@@ -30,6 +41,21 @@ def test_marks_lie_in_their_cells() -> None:
 @pytest.mark.parametrize("rows", [{"a": [0.0, 0.0]}, {"a": [1.0]}, {"a": [-1.0, 2.0], "b": [0.5]}])
 def test_curves_take_any_numbers(rows) -> None:
     assert curves(rows, "error").height == SIZE + CAPTION
+
+
+def test_names_and_ticks_are_written_where_they_can_be_read() -> None:
+    """Curves that end together have names above each other; ticks stand for numbers."""
+    one, two = (curves(rows, "") for rows in ({"a": [1.0, 0.0]}, {"a": [1.0, 0.0], "b": [0, 0.0]}))
+    inks = [(np.array(chart) == COLOURS[0]).all(axis=-1).nonzero()[1].max() for chart in (one, two)]
+    assert inks[0] == inks[1]  # the first name stays beside its curve's end
+    names = [
+        (np.array(two) == colour).all(axis=-1)[:, 2 * SIZE - 3 * MARGIN + 5 :] for colour in COLOURS
+    ]
+    rows = [set(name.any(axis=1).nonzero()[0].tolist()) for name in names[:2]]
+    assert rows[0] and rows[1] and not rows[0] & rows[1]
+    plain, ticked = (curves({"a": [1.0, 2.0]}, "", ticks=t) for t in (None, ["1 %", "100 %"]))
+    changed = (np.array(plain) != np.array(ticked)).any(axis=-1).nonzero()[0]
+    assert changed.min() >= CAPTION + SIZE - 20
 
 
 def test_panels_are_joined_without_loss() -> None:

@@ -119,10 +119,18 @@ class FrozenEncoder(nn.Module):
     @property
     def frame_bytes(self) -> int:
         """Rough working memory of encoding one frame: one block's activations and scores."""
-        tokens = (self.image_size // self.vit.patch_size) ** 2
+        return self._bytes(num_frames=1, tokens_in_time=1)
+
+    def clip_bytes(self, num_frames: int) -> int:
+        """The same for a clip that is encoded as one video."""
+        steps = num_frames // self.vit.tubelet_size
+        return self._bytes(num_frames=num_frames, tokens_in_time=steps)
+
+    def _bytes(self, *, num_frames: int, tokens_in_time: int) -> int:
+        tokens = tokens_in_time * (self.image_size // self.vit.patch_size) ** 2
         width = self.vit.embed_dim
         scores = tokens**2 * max(1, width // HEAD_DIM)
-        return 4 * (16 * tokens * width + 2 * scores) + 24 * self.image_size**2
+        return 4 * (16 * tokens * width + 2 * scores) + 24 * num_frames * self.image_size**2
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: frozen means frozen."""
@@ -146,21 +154,57 @@ class FrozenEncoder(nn.Module):
         Raises:
             SettingError: the dtype or the shape is another.
         """
+        images = self.prepare(pixels).flatten(0, 1)  # (B * T, C, S, S)
+        frames_per_token = 1 if self.frame == "image" else self.vit.tubelet_size
+        video = images.unsqueeze(2).expand(-1, -1, frames_per_token, -1, -1)
+        return self._latents(video).squeeze(1).unflatten(0, pixels.shape[:2])
+
+    @torch.no_grad()
+    def encode_clips(self, pixels: Tensor) -> Tensor:
+        """Encode clips as video, so that tokens see motion.
+
+        Args:
+            pixels: uint8 (B, T, H, W, C), RGB; T a multiple of the tubelet's frames.
+
+        Returns:
+            Latents float32 (B, T / tubelet, P, D), normed and pooled as those of `encode`.
+
+        Raises:
+            SettingError: the dtype or the shape is another, or the network sees no motion.
+        """
+        tubelet = self.vit.tubelet_size
+        if tubelet == 1:
+            raise SettingError(f"encoder '{self.name}' sees single frames only, not video")
+        if pixels.ndim == 5 and pixels.shape[1] % tubelet:
+            raise SettingError(
+                f"encoder '{self.name}' sees {tubelet} frames at a time: wanted clips of a "
+                f"multiple of that, got {pixels.shape[1]} frames"
+            )
+        return self._latents(self.prepare(pixels).transpose(1, 2))
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Cut, resize and normalise frames uint8 (B, T, H, W, C): float32 (B, T, C, S, S).
+
+        Raises:
+            SettingError: the dtype or the shape is another.
+        """
         if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
             raise SettingError(
                 f"pixels must be uint8 (B, T, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"
             )
-        batch, frames = pixels.shape[:2]
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, H, W)
-        images = self.transform(images, self.image_size)
-        frames_per_token = 1 if self.frame == "image" else self.vit.tubelet_size
-        video = images.unsqueeze(2).expand(-1, -1, frames_per_token, -1, -1)
-        latents = layer_norm(self(video).float())  # (B * T, rows * columns, D)
+        return self.transform(images, self.image_size).unflatten(0, pixels.shape[:2])
+
+    def _latents(self, video: Tensor) -> Tensor:
+        """Encode a normalised video (B, C, T, S, S) to (B, T / tubelet, P, D)."""
+        tokens = (self.image_size // self.vit.patch_size) ** 2
+        latents = layer_norm(self(video).float()).unflatten(1, (-1, tokens))
         if self.pool > 1:
-            latents = layer_norm(self._pool(latents))
-        return latents.unflatten(0, (batch, frames))
+            pooled = self._pool(latents.flatten(0, 1))
+            latents = layer_norm(pooled).unflatten(0, latents.shape[:2])
+        return latents
 
     def _pool(self, latents: Tensor) -> Tensor:
         rows, columns = (side * self.pool for side in self.grid)
-        maps = latents.transpose(1, 2).unflatten(2, (rows, columns))  # (B * T, D, rows, columns)
+        maps = latents.transpose(1, 2).unflatten(2, (rows, columns))  # (images, D, rows, columns)
         return F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)

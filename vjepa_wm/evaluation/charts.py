@@ -14,6 +14,7 @@ from vjepa_wm.files import atomic_path
 
 SIZE = 220  # side of a panel, pixels
 CAPTION = 24  # height of the line above it
+LINE = 13  # height of a curve's name
 MARGIN = 34  # around the curves of a chart
 PAPER = (255, 255, 255)
 INK = (40, 44, 52)
@@ -61,12 +62,15 @@ def heat_map(values: NDArray, caption: str, *, cross: Cell, ring: Cell) -> Image
     return panel
 
 
-def curves(rows: Mapping[str, Sequence[float]], caption: str) -> Image.Image:
+def curves(
+    rows: Mapping[str, Sequence[float]], caption: str, *, ticks: Sequence[str] | None = None
+) -> Image.Image:
     """Draw curves from zero upwards over steps 1, 2, ..., each named beside its end.
 
     Args:
         rows: Name -> one number per step.
         caption: Above them.
+        ticks: What is written below the steps instead of their numbers.
     """
     panel = _panel(caption, width=2 * SIZE)
     draw = ImageDraw.Draw(panel)
@@ -78,7 +82,9 @@ def curves(rows: Mapping[str, Sequence[float]], caption: str) -> Image.Image:
     draw.text((2, top - 6), f"{highest:.2g}", fill=INK, font=_font(11))
     for step in range(steps):
         x = left + (right - left) * step / max(steps - 1, 1)
-        draw.text((x - 3, bottom + 3), str(step + 1), fill=INK, font=_font(11))
+        tick = str(step + 1) if ticks is None else ticks[step]
+        draw.text((x - 3, bottom + 3), tick, fill=INK, font=_font(11))
+    ends = []
     for colour, (name, row) in zip(COLOURS, rows.items(), strict=False):
         points = [
             (
@@ -88,7 +94,11 @@ def curves(rows: Mapping[str, Sequence[float]], caption: str) -> Image.Image:
             for step, value in enumerate(row)
         ]
         draw.line(points, fill=colour, width=3)
-        draw.text((points[-1][0] + 6, points[-1][1] - 7), name, fill=colour, font=_font(12))
+        ends.append((points[-1][1], points[-1][0], name, colour))
+    free = float(bottom + LINE)
+    for y, x, name, colour in sorted(ends, reverse=True):  # from below, none over another
+        free = min(y, free - LINE)
+        draw.text((x + 6, free - 7), name, fill=colour, font=_font(12))
     return panel
 
 

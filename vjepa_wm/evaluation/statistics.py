@@ -133,6 +133,29 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+_STUDENT += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+
+
+def mean_interval(values: ArrayLike) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean of a few numbers, such as one per seed.
+
+    Args:
+        values: `(n,)` independent numbers, n >= 2.
+
+    Raises:
+        VjepaWmError: There are fewer than two.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise VjepaWmError(f"mean_interval: wanted at least two numbers, got shape {values.shape}")
+    freedom = len(values) - 1
+    quantile = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _STUDENT[-1]
+    margin = quantile * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean() - margin), float(values.mean() + margin)
+
+
 def _two_sided_quantile(confidence: float) -> float:
     """Return how many standard deviations around the mean hold this share of a normal."""
     if not 0 < confidence < 1:

@@ -1,0 +1,106 @@
+"""Pictures come out of videos at the right time, squared, whatever they are kept in."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.probing import films
+from vjepa_wm.errors import DataError
+from vjepa_wm.probing.decoding import (
+    Timeline,
+    UnreadableError,
+    is_video,
+    read_pictures,
+    timeline,
+)
+
+EVEN = Timeline(np.arange(10) / 10, 1.0, is_even=True)
+
+
+def test_a_clip_is_cut_from_the_middle_in_steps_of_physical_time() -> None:
+    assert EVEN.choose(3, fps=5.0).tolist() == [3, 5, 7]
+    assert EVEN.choose(5, fps=None).tolist() == [1, 3, 5, 7, 9]
+    assert EVEN.choose(10, fps=None).tolist() == list(range(10))
+    twice_as_fine = Timeline(np.arange(20) / 20, 1.0, is_even=True)
+    assert (twice_as_fine.choose(3, fps=5.0) // 2).tolist() == [3, 5, 7]
+
+
+def test_a_picture_that_is_shown_for_long_comes_as_often_as_it_is_shown() -> None:
+    slow = Timeline(np.array([0.0, 0.1, 0.9]), 1.0, is_even=False)
+    assert slow.choose(5, fps=None).tolist() == [1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "said"),
+    [(11, None, "10 pictures, wanted 11"), (4, 2.0, "1.00 s, wanted 1.50 s for 4 pictures at 2")],
+)
+def test_short_videos_are_unreadable(frames: int, fps: float | None, said: str) -> None:
+    with pytest.raises(UnreadableError, match=f"too short: {said}"):
+        EVEN.choose(frames, fps)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "folder"])
+def test_pictures_are_read_at_their_time(tmp_path: Path, kind: str) -> None:
+    shades = [20, 70, 120, 170, 220]
+    frames = [Image.new("RGB", (40, 20), (shade, shade, shade)) for shade in shades]
+    if kind == "folder":
+        path = films.write_folder(tmp_path / "clip", frames)
+    else:
+        path = films.write_gif(tmp_path / f"clip.{kind}", frames, duration_ms=200)
+    assert is_video(path)
+    times = timeline(path, folder_fps=5.0)
+    np.testing.assert_allclose(times.starts, np.arange(5) * 0.2)
+    assert times.duration == pytest.approx(1.0)
+    found = read_pictures(path, np.array([0, 3, 3, 4]), side=8)
+    assert found.shape == (4, 8, 8, 3) and found.dtype == np.uint8
+    np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), [20, 170, 170, 220], atol=3)
+
+
+def test_the_middle_is_cut_out_and_resized(tmp_path: Path) -> None:
+    picture = np.zeros((20, 60, 3), np.uint8)
+    picture[:, 20:40, 0] = 200  # the middle square is red, the borders are not
+    path = films.write_folder(tmp_path / "clip", [Image.fromarray(picture)] * 2)
+    found = read_pictures(path, np.array([0, 1]), side=10)
+    assert (found[..., 0] == 200).all() and not found[..., 1:].any()
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])  # the second does not say how long it is
+def test_films_are_read_where_pyav_is(tmp_path: Path, kind: str) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / f"clip.{kind}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for shade in range(20, 220, 20):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 64, 3), shade, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    times = timeline(path, folder_fps=1.0)
+    np.testing.assert_allclose(times.starts, np.arange(10) / 10, atol=1e-3)
+    assert times.duration == pytest.approx(1.0, abs=1e-3)
+    found = read_pictures(path, np.array([2, 7]), side=16)
+    np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), [60, 160], atol=8)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UnreadableError, match="damaged"):
+        timeline(path, folder_fps=1.0)
+
+
+def test_a_film_without_pyav_names_the_extra(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "clip.mp4").write_bytes(b"film")
+    with pytest.raises(DataError, match=r"needs PyAV.*vjepa-wm\[video\]") as found:
+        timeline(tmp_path / "clip.mp4", folder_fps=1.0)
+    assert not isinstance(found.value, UnreadableError)  # all films would be left out in silence
+
+
+def test_damaged_files_and_stills_are_unreadable(tmp_path: Path) -> None:
+    gif = films.write_gif(tmp_path / "cut.gif", films.pictures(moves=True, seed=0))
+    gif.write_bytes(gif.read_bytes()[:600])
+    (tmp_path / "text.gif").write_text("no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "still.webp")
+    for name, said in (("cut.gif", "damaged"), ("text.gif", "damaged"), ("still.webp", "still")):
+        with pytest.raises(UnreadableError, match=said):
+            timeline(tmp_path / name, folder_fps=1.0)

@@ -1,0 +1,213 @@
+"""The protocol on features that are made of the labels, so that what can be told is known."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from vjepa_wm.errors import DataError, SettingError
+from vjepa_wm.evaluation.probes import Target, Targets
+from vjepa_wm.probing.cache import Features
+from vjepa_wm.probing.grid import Setting
+from vjepa_wm.probing.heads import AttentiveHead, LinearHead
+from vjepa_wm.probing.labels import ClassLabels, StateLabels
+from vjepa_wm.probing.protocol import ProbeProtocol, Schedule
+from vjepa_wm.probing.results import draw, summarise, table
+from vjepa_wm.probing.splits import Splits, check_shares, split_classes
+
+SHARES = {"validation_share": 0.2, "test_share": 0.3}
+CLASSES = ("a", "b", "c")
+COUNT = 240
+SPLITS = Splits(np.arange(140), np.arange(140, 180), np.arange(180, 240))
+TARGETS = Targets((Target("place_m", (0, 1)), Target("angle_rad", (2,), is_angle=True)))
+
+
+def attentive(width: int, num_outputs: int) -> AttentiveHead:
+    options = {"num_blocks": 1, "num_heads": 2, "num_queries": 1, "mlp_ratio": 2.0}
+    return AttentiveHead(width=width, num_outputs=num_outputs, **options)
+
+
+def linear(width: int, num_outputs: int) -> LinearHead:
+    return LinearHead(width=width, num_outputs=num_outputs)
+
+
+def protocol(make_head=attentive, **changed: object) -> ProbeProtocol:
+    options = {
+        "settings": [Setting(1e-2, 0.01), Setting(3e-3, 0.01)],
+        "schedule": Schedule(epochs=0, min_steps=80, batch_size=32),
+        "percents": [100],
+        "draws": 1,
+        "seed": 0,
+    }
+    return ProbeProtocol(make_head=make_head, **{**options, **changed})
+
+
+def features_of(tokens: np.ndarray) -> Features:
+    return Features([tokens.astype(np.float16)], {}, device="cpu")
+
+
+def hidden(values: np.ndarray, *, tokens: int = 6, width: int = 16) -> Features:
+    """Hide values (N, V) in one marked token of each clip, at a place that differs."""
+    rng = np.random.default_rng(0)
+    out = rng.normal(size=(len(values), tokens, width))
+    mixing = rng.normal(size=(values.shape[1], width - 1))
+    place = rng.integers(tokens, size=len(values))
+    out[..., -1] = 0.0
+    rows = np.arange(len(values))
+    out[rows, place, :-1] = values @ mixing
+    out[rows, place, -1] = 4.0
+    return features_of(out)
+
+
+@pytest.fixture
+def classes() -> ClassLabels:
+    return ClassLabels(CLASSES, np.random.default_rng(0).integers(3, size=COUNT))
+
+
+@pytest.fixture
+def states() -> StateLabels:
+    sim_state = np.random.default_rng(1).uniform(-1.5, 1.5, (COUNT, 3))
+    return StateLabels(TARGETS, sim_state, episodes=np.arange(COUNT) // 2)
+
+
+def test_classes_that_are_in_the_tokens_are_told_and_shuffled_ones_are_not(classes) -> None:
+    features = {"known": hidden(2.0 * np.eye(3)[classes.labels])}
+    (found,) = protocol().run(features, classes, SPLITS)
+    assert found.scores["accuracy"] > 0.9 and found.clips == 140
+    shuffled = classes.shuffled(SPLITS, np.random.default_rng(0))
+    assert np.bincount(shuffled.labels[SPLITS.test]).tolist() == (
+        np.bincount(classes.labels[SPLITS.test]).tolist()
+    )
+    (control,) = protocol().run(features, shuffled, SPLITS)
+    assert control.scores["accuracy"] < 0.5  # of three classes, on 60 clips
+
+
+def test_states_that_are_in_the_tokens_are_told_and_noise_is_not(states: StateLabels) -> None:
+    values = TARGETS.values(states.sim_state)
+    features = {"known": hidden(values), "noise": hidden(0 * values)}
+    run = protocol(schedule=Schedule(0, 250, 32)).run(features, states, SPLITS)
+    known, noise = (outcome.scores for outcome in run)
+    assert known["R2 place_m"] > 0.9 and known["R2 angle_rad"] > 0.9
+    assert known["rmse place_m"] < 0.5
+    assert noise["R2 mean"] < 0.1
+    assert known["R2 mean"] == pytest.approx((known["R2 place_m"] + known["R2 angle_rad"]) / 2)
+
+
+def test_a_linear_head_on_linear_features_is_nearly_exact(states: StateLabels) -> None:
+    """Values are exactly linear in the mean token, whose norm does not depend on them."""
+    values = TARGETS.values(states.sim_state)
+    tokens = np.concatenate([values, -values, np.full((COUNT, 8), 3.0)], axis=1)
+    features = {"linear": features_of(np.repeat(tokens[:, None], 3, axis=1))}
+    (found,) = protocol(linear, schedule=Schedule(0, 400, 64), settings=[Setting(3e-2, 0.0)]).run(
+        features, states, SPLITS
+    )
+    assert found.scores["R2 mean"] > 0.95
+
+
+def test_heads_are_chosen_on_validation_clips_alone(classes: ClassLabels) -> None:
+    """Where test labels differ, another choice must not follow."""
+    features = {"known": hidden(2.0 * np.eye(3)[classes.labels])}
+    settings = [Setting(1e-7, 0.0), Setting(1e-2, 0.0)]
+    (found,) = protocol(settings=settings).run(features, classes, SPLITS)
+    wrong = classes.labels.copy()
+    wrong[SPLITS.test] = (wrong[SPLITS.test] + 1) % 3
+    (other,) = protocol(settings=settings).run(features, ClassLabels(CLASSES, wrong), SPLITS)
+    assert found.setting == other.setting == settings[1]
+    assert found.validation == other.validation > 0.8
+    assert other.scores["accuracy"] < 0.2
+
+
+def test_heads_that_all_diverge_say_so(classes: ClassLabels) -> None:
+    features = {"known": hidden(np.eye(3)[classes.labels])}
+    with pytest.raises(SettingError, match="every head diverged"):
+        protocol(settings=[Setting(1e30, 0.0)]).run(features, classes, SPLITS)
+
+
+def test_draws_are_balanced_nested_and_differ(classes: ClassLabels) -> None:
+    draws = {
+        (share, seed): classes.draw(SPLITS.train, share, np.random.default_rng(seed))
+        for share in (0.001, 0.1, 0.5, 1.0)
+        for seed in (0, 1)
+    }
+    for seed in (0, 1):
+        rows = [set(draws[share, seed].tolist()) for share in (0.001, 0.1, 0.5, 1.0)]
+        assert rows[0] < rows[1] < rows[2] < rows[3] == set(SPLITS.train.tolist())
+    assert np.bincount(classes.labels[draws[0.001, 0]]).tolist() == [1, 1, 1]
+    whole = np.bincount(classes.labels[SPLITS.train])
+    half = np.bincount(classes.labels[draws[0.5, 0]])
+    assert (np.abs(half - whole / 2) <= 0.5).all()
+    assert draws[0.1, 0].tolist() != draws[0.1, 1].tolist()
+
+
+def test_states_are_drawn_by_episode(states: StateLabels) -> None:
+    rows = states.draw(SPLITS.train, 0.2, np.random.default_rng(0))
+    assert len(rows) == 28
+    _, counts = np.unique(states.episodes[rows], return_counts=True)
+    assert (counts == 2).all()
+    assert len(states.draw(SPLITS.train, 0.0001, np.random.default_rng(0))) == 4
+
+
+def test_classes_are_split_apart_with_each_on_every_side() -> None:
+    labels = np.repeat([0, 1, 2], [3, 10, 40])
+    usable = np.setdiff1d(np.arange(53), [20, 21])
+    split = partial(split_classes, labels, CLASSES, **SHARES)
+    splits = split(usable=usable, seed=0)
+    together = np.concatenate(splits)
+    assert sorted(together.tolist()) == usable.tolist()
+    counts = [np.bincount(labels[rows]).tolist() for rows in splits]
+    assert counts == [[1, 5, 19], [1, 2, 8], [1, 3, 11]]
+    assert not np.array_equal(split(usable=usable, seed=1).test, splits.test)
+    with pytest.raises(DataError, match="too few videos that can be used: 'a' 2; wanted at least"):
+        split(usable=np.arange(1, 53), seed=0)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.2), (0.5, 0.5), (-0.1, 0.2)])
+def test_shares_leave_something_for_everyone(shares: tuple[float, float]) -> None:
+    with pytest.raises(SettingError, match="numbers above 0 that leave something"):
+        check_shares(*shares)
+
+
+def test_outcomes_are_summarised_over_draws(classes: ClassLabels) -> None:
+    features = {name: hidden(np.eye(3)[classes.labels]) for name in ("first", "second")}
+    quick = Schedule(epochs=1, min_steps=0, batch_size=64)
+    outcomes = protocol(percents=[10, 100], draws=3, schedule=quick).run(features, classes, SPLITS)
+    assert len(outcomes) == 12
+    summaries = summarise(outcomes)
+    assert len(summaries) == 4
+    values = [o.scores["accuracy"] for o in outcomes if (o.encoder, o.percent) == ("first", 10)]
+    summary = summaries[0]
+    assert (summary.encoder, summary.percent, summary.draws) == ("first", 10, 3)
+    assert summary.mean == pytest.approx(np.mean(values))
+    margin = 4.303 * np.std(values, ddof=1) / np.sqrt(3)
+    assert summary.interval == pytest.approx((summary.mean - margin, summary.mean + margin))
+    # The same features, labels and starts: the same heads
+    assert [s.mean for s in summaries[:2]] == [s.mean for s in summaries[2:]]
+    shown = table(summaries)
+    assert "accuracy" in shown and "10 %" in shown and f"{summary.mean:.3f} [" in shown
+    assert draw(summaries).width > 100
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"percents": []}, "percents: wanted numbers above 0"),
+        ({"percents": [0, 10]}, "percents: wanted numbers above 0"),
+        ({"percents": [101]}, "percents: wanted numbers above 0"),
+        ({"draws": 0}, "draws: wanted at least 1"),
+        ({"settings": []}, "wanted at least one each"),
+    ],
+)
+def test_amounts_out_of_range_are_refused(changed: dict, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        protocol(**changed)
+
+
+@pytest.mark.parametrize("amounts", [(0, 0, 64), (20, 0, 0), (-1, 10, 64)])
+def test_schedules_that_train_nothing_are_refused(amounts: tuple[int, int, int]) -> None:
+    with pytest.raises(SettingError):
+        Schedule(*amounts)
+
+
+def test_a_schedule_counts_epochs_or_its_least() -> None:
+    schedule = Schedule(epochs=20, min_steps=300, batch_size=64)
+    assert schedule.steps(10) == 300 and schedule.steps(2100) == 20 * 33

@@ -1,0 +1,158 @@
+"""Heads that read a frozen encoder's tokens: attentive pooler or mean, then a linear map.
+
+Shapes: B clips, L tokens, D width, V outputs, Q queries.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vjepa_wm.errors import SettingError
+from vjepa_wm.nn.blocks import NORM_EPS, Block, Mlp, init_transformer
+
+HEAD_DIM = 64  # channels of an attention head where their number is not given
+
+
+class CrossAttention(nn.Module):
+    """Queries attend to tokens; without a projection of the output, as in V-JEPA.
+
+    The few queries are taken through the keys' weights once instead of all tokens, and values are
+    made of what was attended to: the same numbers from far fewer products. For the same reason the
+    norm of the tokens belongs here: its affine part goes into the weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+
+    def forward(self, queries: Tensor, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Map queries (1, Q, D) and tokens (B, L, D), not normed yet, to (B, Q, D)."""
+        width = tokens.shape[-1]
+        normed = F.layer_norm(tokens, (width,), eps=norm.eps)
+        by_head = (self.num_heads, -1, width)  # heads, channels of a head, D
+        to_key, to_value = (part.unflatten(0, by_head[:2]) for part in self.kv.weight.chunk(2))
+        query = self.q(queries[0]).unflatten(-1, (self.num_heads, -1))  # (Q, heads, head_dim)
+        query = query * query.shape[-1] ** -0.5
+        # A key's bias, and the norm's, shift all scores of a query alike: softmax drops them
+        asked = torch.einsum("qhc,hcd->dhq", query, to_key) * norm.weight[:, None, None]
+        weights = (normed @ asked.flatten(1)).softmax(dim=1)  # (B, L, heads * Q)
+        seen = weights.transpose(1, 2) @ normed  # (B, heads * Q, D)
+        seen = (seen * norm.weight + norm.bias).unflatten(1, (self.num_heads, -1))
+        value = torch.einsum("bhqd,hcd->bqhc", seen, to_value).flatten(2)
+        return value + self.kv.bias.chunk(2)[1]
+
+
+class CrossAttentionBlock(nn.Module):
+    """Cross-attention, then MLP, each added to the queries."""
+
+    def __init__(self, dim: int, num_heads: int, *, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.xattn = CrossAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Map queries (1, Q, D) and tokens (B, L, D) to (B, Q, D)."""
+        x = queries + self.xattn(queries, tokens, self.norm1)
+        return x + self.mlp(self.norm2(x))
+
+
+class AttentivePooler(nn.Module):
+    """Learned queries that gather tokens, after blocks of self-attention among these.
+
+    V-JEPA 1 uses one block, the cross-attention (arXiv 2404.08471, appendix); V-JEPA 2 four, three
+    of self-attention before it (arXiv 2506.09985). Parameter names are those of Meta's probes.
+    """
+
+    def __init__(
+        self, dim: int, *, num_blocks: int, num_heads: int, num_queries: int, mlp_ratio: float
+    ) -> None:
+        super().__init__()
+        self.query_tokens = nn.Parameter(torch.zeros(1, num_queries, dim))
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio=mlp_ratio) for _ in range(num_blocks - 1)
+        )
+        self.cross_attention_block = CrossAttentionBlock(dim, num_heads, mlp_ratio=mlp_ratio)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, L, D) to (B, Q, D)."""
+        for block in self.blocks:
+            tokens = block(tokens, None)
+        return self.cross_attention_block(self.query_tokens, tokens)
+
+
+class AttentiveHead(nn.Module):
+    """An attentive pooler and a linear map of what its queries gathered.
+
+    Args:
+        width: of the tokens, D.
+        num_outputs: classes, or values to predict, V.
+        num_blocks: 1 is cross-attention alone, as V-JEPA 1; 4 as V-JEPA 2.
+        num_heads: attention heads; None has one per 64 channels.
+        num_queries: learned queries; their outputs are laid end to end.
+        mlp_ratio: hidden width of the MLPs as a multiple of D.
+
+    Raises:
+        SettingError: a number is below 1, or the width is no multiple of `num_heads`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_outputs: int,
+        num_blocks: int,
+        num_heads: int | None,
+        num_queries: int,
+        mlp_ratio: float,
+    ) -> None:
+        super().__init__()
+        heads = _default_heads(width) if num_heads is None else num_heads
+        for name, count in (("num_blocks", num_blocks), ("num_queries", num_queries)):
+            if count < 1:
+                raise SettingError(f"head.{name}: wanted at least 1, got {count}")
+        if heads < 1 or width % heads:
+            raise SettingError(f"head.num_heads: {heads} does not divide the tokens' width {width}")
+        self.pooler = AttentivePooler(
+            width,
+            num_blocks=num_blocks,
+            num_heads=heads,
+            num_queries=num_queries,
+            mlp_ratio=mlp_ratio,
+        )
+        self.linear = nn.Linear(num_queries * width, num_outputs)
+        init_transformer(self, self.pooler.blocks)
+        nn.init.trunc_normal_(self.pooler.query_tokens, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, L, D) to outputs (B, V)."""
+        return self.linear(self.pooler(tokens).flatten(1))
+
+
+class LinearHead(nn.Module):
+    """The mean of the tokens, normed, and a linear map of it.
+
+    Args:
+        width: of the tokens, D.
+        num_outputs: classes, or values to predict, V.
+    """
+
+    def __init__(self, *, width: int, num_outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.linear = nn.Linear(width, num_outputs)
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, L, D) to outputs (B, V)."""
+        return self.linear(self.norm(tokens.mean(dim=1)))
+
+
+def _default_heads(width: int) -> int:
+    """Attention heads of about `HEAD_DIM` channels that divide a width."""
+    most = max(1, width // HEAD_DIM)
+    return next(heads for heads in range(most, 0, -1) if width % heads == 0)

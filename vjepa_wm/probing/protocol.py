@@ -1,0 +1,192 @@
+"""The protocol: heads on a share of the labels, chosen on validation, scored on test clips.
+
+Shapes: K heads, M clips, V outputs.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vjepa_wm.errors import SettingError
+from vjepa_wm.probing.cache import Features
+from vjepa_wm.probing.grid import HeadGrid, Setting
+from vjepa_wm.probing.labels import Coding, Labels, Rows, Scores
+from vjepa_wm.probing.splits import Splits
+from vjepa_wm.progress import Progress, no_progress
+
+MakeHead = Callable[[int, int], nn.Module]  # width D, outputs V
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long heads are trained.
+
+    Attributes:
+        epochs: Passes over the clips.
+        min_steps: Optimiser steps at least, where there are few clips.
+        batch_size: Clips per step.
+    """
+
+    epochs: int
+    min_steps: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        """Refuse what trains nothing.
+
+        Raises:
+            SettingError: A number is too small.
+        """
+        if self.batch_size < 1 or self.epochs < 0 or self.min_steps < 0:
+            raise SettingError(
+                "batch_size must be at least 1, epochs and min_steps 0 or more, got "
+                f"{self.batch_size}, {self.epochs} and {self.min_steps}"
+            )
+        if not (self.epochs or self.min_steps):
+            raise SettingError("epochs and min_steps are both 0: heads would not be trained")
+
+    def steps(self, clips: int) -> int:
+        """Optimiser steps on so many clips."""
+        return max(self.min_steps, self.epochs * math.ceil(clips / self.batch_size))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best head of one grid.
+
+    Attributes:
+        encoder: Whose features it reads.
+        percent: Share of the labels it was shown.
+        draw: Which draw of them.
+        clips: How many clips that was.
+        setting: What it was trained with.
+        validation: The figure it was chosen by, on validation clips.
+        scores: Its figures on test clips.
+    """
+
+    encoder: str
+    percent: float
+    draw: int
+    clips: int
+    setting: Setting
+    validation: float
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class ProbeProtocol:
+    """How heads are trained, chosen and scored.
+
+    Attributes:
+        make_head: Makes an untrained head.
+        settings: Learning rates and decays, tried at once.
+        schedule: How long.
+        percents: Shares of the training labels.
+        draws: Times each share is drawn; with all labels only start and order differ.
+        seed: Of draws, starts and orders.
+    """
+
+    make_head: MakeHead
+    settings: Sequence[Setting]
+    schedule: Schedule
+    percents: Sequence[float]
+    draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that are none.
+
+        Raises:
+            SettingError: A share is not in (0, 100], or there is none of something.
+        """
+        if not self.percents or not all(0 < percent <= 100 for percent in self.percents):
+            raise SettingError(
+                f"percents: wanted numbers above 0, up to 100, got {list(self.percents)}"
+            )
+        if self.draws < 1:
+            raise SettingError(f"draws: wanted at least 1, got {self.draws}")
+        if not self.settings:
+            raise SettingError("learning_rates and weight_decays: wanted at least one each")
+
+    def run(
+        self,
+        features: Mapping[str, Features],
+        labels: Labels,
+        splits: Splits,
+        *,
+        progress: Progress = no_progress,
+    ) -> list[Outcome]:
+        """Train and score heads on every encoder, every share of the labels, every draw of them.
+
+        All encoders get the same draws, the same starts where their widths agree, and the same
+        batches. A smaller share of a draw is part of its larger ones.
+
+        Args:
+            features: Of each encoder, by name.
+            labels: Of the clips.
+            splits: Of the clips.
+            progress: Makes the progress bar.
+
+        Raises:
+            SettingError: Every head of a grid diverged.
+        """
+        shown = {
+            (percent, draw): self._shown(labels, splits.train, percent, draw)
+            for percent in self.percents
+            for draw in range(self.draws)
+        }
+        total = len(features) * sum(self.schedule.steps(len(rows)) for rows in shown.values())
+        outcomes = []
+        with progress(total=total, desc="train heads", unit="steps") as bar:
+            for name, own in features.items():
+                for (percent, draw), rows in shown.items():
+                    setting, validation, scores = self._best_head(
+                        own, labels, splits._replace(train=rows), self._start(draw), bar
+                    )
+                    outcomes.append(
+                        Outcome(name, percent, draw, len(rows), setting, validation, scores)
+                    )
+        return outcomes
+
+    def _shown(self, labels: Labels, rows: Rows, percent: float, draw: int) -> Rows:
+        return labels.draw(rows, percent / 100, np.random.default_rng(self._start(draw)))
+
+    def _start(self, draw: int) -> int:
+        return 1000 * self.seed + draw
+
+    def _best_head(
+        self, features: Features, labels: Labels, splits: Splits, start: int, bar: tqdm
+    ) -> tuple[Setting, float, Scores]:
+        """Train a grid of heads; setting, validation figure and test scores of the best."""
+        grid = HeadGrid(
+            lambda: self.make_head(features.width, labels.num_outputs),
+            self.settings,
+            seed=start,
+            device=features.device,
+        )
+        coding, size = labels.coded(splits.train), self.schedule.batch_size
+        grid.fit(
+            features.take,
+            coding.loss,
+            splits.train,
+            steps=self.schedule.steps(len(splits.train)),
+            batch_size=size,
+            seed=start,
+            after_step=lambda: bar.update(1),
+        )
+        outputs = grid.outputs(features.take, splits.validation, batch_size=size)
+        figures = [_figure(each, coding, splits.validation, labels.metric) for each in outputs]
+        best = int(np.argmax(figures))
+        if figures[best] == -math.inf:
+            raise SettingError("every head diverged: try smaller learning_rates")
+        tested = grid.outputs(features.take, splits.test, batch_size=size)[best]
+        return grid.settings[best], figures[best], coding.scores(tested, splits.test)
+
+
+def _figure(outputs: Tensor, coding: Coding, rows: Rows, metric: str) -> float:
+    """What a head is chosen by; the least possible where it diverged."""
+    return coding.scores(outputs, rows)[metric] if outputs.isfinite().all() else -math.inf
