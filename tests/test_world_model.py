@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from planners import Gradient
 from tests import tiny
@@ -175,6 +176,15 @@ def test_threads_imagine_side_by_side(threads: int, monkeypatch) -> None:
     assert torch.get_num_threads() == threads
     wanted = cost(model.rollout(context, past, actions, proprio), goal)
     torch.testing.assert_close(found, wanted, **CLOSE)
+    counts = []  # of FLOPs, by a counter that sees those of its own thread
+    for call in (
+        lambda: model.costs(context, past, actions, proprio, goal=goal, cost=cost),
+        lambda: model.rollout(context, past, actions, proprio),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            call()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
     names.clear()
     leaf = actions.clone().requires_grad_()
     model.costs(context, past, leaf, proprio, goal=goal, cost=cost).sum().backward()

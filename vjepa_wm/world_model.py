@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from vjepa_wm.costs import CostCallable, Goal, score
 from vjepa_wm.encoders.frozen import FrozenEncoder
@@ -192,10 +193,13 @@ class WorldModel(nn.Module):
     def workers(self, candidates: int, horizon: int) -> int:
         """How many threads imagine so many candidates side by side, where no gradients are wanted.
 
-        Only on a CPU, where each has enough to do, and as far as the memory allows.
+        Only on a CPU, where each has enough to do, and as far as the memory allows. One where the
+        calling thread has set something that other threads would not see: autocast, or a mode
+        that watches operators, such as a FLOP counter.
         """
         net = self.predictor
-        if next(net.parameters()).device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        is_set_apart = torch.is_autocast_enabled("cpu") or is_in_torch_dispatch_mode()
+        if next(net.parameters()).device.type != "cpu" or is_set_apart:
             return 1
         tokens = candidates * net.tokens_per_frame
         in_memory = int(self.memory_mb * 2**20 / (horizon * net.bytes_per_frame))
