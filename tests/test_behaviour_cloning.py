@@ -123,6 +123,10 @@ def test_inputs_of_another_kind_are_refused() -> None:
         acting.act({"pixels": frames(3)})
     with pytest.raises(SettingError, match="acts on proprio of 3 numbers: obs has no 'proprio'"):
         acting.act({"pixels": frames(2)})
+    with pytest.raises(SettingError, match=r"obs\['proprio'\]: wanted \(2, 3\), got \(1, 3\)"):
+        acting.act({"pixels": frames(2), "proprio": np.zeros(3, np.float32)})
+    with pytest.raises(SettingError, match="obs\\['pixels'\\]: wanted uint8"):
+        acting.act({"pixels": frames(2).astype(np.float32)})
     far = np.full((2, 3), 1000.0, np.float32)
     with pytest.raises(SettingError, match="other units, or another robot"):
         acting.act({"pixels": frames(2), "proprio": far})

@@ -54,9 +54,10 @@ ARROWS: dict[str, set[str]] = {
         "world_model",
     },
     "costs": {"metric"},
-    "agent": {"agent_memory", "world_model", "costs", "metric", "planners"},
+    "observations": set(),
+    "agent": {"agent_memory", "observations", "world_model", "costs", "metric", "planners"},
     "agent_memory": set(),
-    "behaviour_cloning": {"encoders", "proprio", "world_model"},
+    "behaviour_cloning": {"encoders", "observations", "proprio", "world_model"},
     "training": {
         "data",
         "metric",

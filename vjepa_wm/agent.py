@@ -17,9 +17,8 @@ from planners import Planner, shift
 from vjepa_wm.agent_memory import Past, Slot
 from vjepa_wm.costs import score
 from vjepa_wm.errors import SettingError
+from vjepa_wm.observations import Pixels, read_frames, read_goal, read_pixels, read_proprio
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
-
-Pixels = np.ndarray | Tensor
 
 
 class MPCAgent:
@@ -104,7 +103,7 @@ class MPCAgent:
             SettingError: an image has another shape or dtype, or there are subgoals and neither
                 `subgoal_within` nor `subgoal_steps` says when one is done with.
         """
-        pixels = _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
+        pixels = read_goal(goal)
         self.is_single = pixels.ndim == 3
         self.goal = self._encode(pixels)
         episodes = range(self._num_episodes, self._num_episodes + len(self.goal))
@@ -142,9 +141,7 @@ class MPCAgent:
             env_ids: (k,) which environments.
         """
         self._require_goal()
-        latents = self._encode(
-            _pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
-        )
+        latents = self._encode(read_goal(goal))
         for row, env_id in zip(latents, env_ids, strict=True):
             self.goal[env_id] = row
             self.slots[env_id].goals = []
@@ -167,12 +164,7 @@ class MPCAgent:
                 the proprio is missing, or in other units than the world model's.
         """
         self._require_goal()
-        pixels = _pixels(obs["pixels"], "obs['pixels']")
-        pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
-        if len(pixels) != len(self.slots):
-            raise SettingError(
-                f"the goal is for {len(self.slots)} environments, got pixels of {len(pixels)}"
-            )
+        pixels = read_frames(obs, count=len(self.slots))
         active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
@@ -201,16 +193,8 @@ class MPCAgent:
         if not self.world_model.takes_proprio:
             return None
         shape = (len(self.slots), self.world_model.predictor.proprio_dim)
-        if "proprio" not in obs:
-            raise SettingError(
-                f"this world model plans with proprio (Q,) or (n, Q), n and Q being {shape}: "
-                f"obs has no 'proprio', only {', '.join(sorted(obs))}"
-            )
-        proprio = torch.as_tensor(obs["proprio"], dtype=torch.float32)
-        proprio = proprio.unsqueeze(0) if proprio.ndim == 1 else proprio
-        if proprio.shape != shape:
-            raise SettingError(f"obs['proprio']: wanted {shape}, got {tuple(proprio.shape)}")
-        proprio = proprio[env_ids].to(self.device)
+        need = f"this world model plans with proprio (Q,) or (n, Q), n and Q being {shape}"
+        proprio = read_proprio(obs, shape=shape, need=need)[env_ids].to(self.device)
         self.world_model.integrate.check(proprio)
         return proprio
 
@@ -344,7 +328,7 @@ class MPCAgent:
                 starts the agent anew. Where the world model takes it, also `proprio` (n, Q) or
                 (n, 1, Q).
         """
-        goal, pixels = (_single_frame(_pixels(info[key], key)) for key in ("goal", "pixels"))
+        goal, pixels = (_single_frame(read_pixels(info[key], key)) for key in ("goal", "pixels"))
         if self._given_goal is None or not torch.equal(goal, self._given_goal):
             self.reset(goal=goal)
             self._given_goal = goal
@@ -353,16 +337,6 @@ class MPCAgent:
             proprio = torch.as_tensor(info["proprio"])
             obs["proprio"] = proprio.squeeze(1) if proprio.ndim == 3 else proprio
         return self.act(obs)
-
-
-def _pixels(pixels: Pixels, name: str) -> Tensor:
-    tensor = torch.as_tensor(pixels)
-    if tensor.dtype != torch.uint8 or tensor.ndim < 3 or tensor.shape[-1] != 3:
-        raise SettingError(
-            f"{name}: wanted uint8 pixels (H, W, 3) or (n, H, W, 3), "
-            f"got {tensor.dtype} {tuple(tensor.shape)}"
-        )
-    return tensor
 
 
 def _single_frame(pixels: Tensor) -> Tensor:

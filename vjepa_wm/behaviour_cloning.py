@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import load_recorded
-from vjepa_wm.errors import CheckpointError, SettingError
+from vjepa_wm.errors import CheckpointError
+from vjepa_wm.observations import Pixels, read_frames, read_goal, read_proprio
 from vjepa_wm.proprio import check_units
 from vjepa_wm.world_model import ActionSpec
 
 KIND = "behaviour_cloning"
 PART = "policy"
-
-Pixels = np.ndarray | Tensor
 
 
 class GoalPolicy(nn.Module):
@@ -131,7 +130,7 @@ class BehaviourCloningAgent:
         Raises:
             SettingError: the image has another shape or dtype.
         """
-        pixels = torch.as_tensor(goal["pixels"] if isinstance(goal, Mapping) else goal)
+        pixels = read_goal(goal)
         self.is_single = pixels.ndim == 3
         self.goal = self._encode(pixels)
         self._wait = np.zeros(len(self.goal), int)  # environment steps the present action goes on
@@ -155,12 +154,7 @@ class BehaviourCloningAgent:
         """
         if self.goal is None:
             raise RuntimeError("no goal yet: call agent.reset(goal=...) with a goal image first")
-        pixels = torch.as_tensor(obs["pixels"])
-        pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
-        if len(pixels) != len(self.goal):
-            raise SettingError(
-                f"the goal is for {len(self.goal)} environments, got pixels of {len(pixels)}"
-            )
+        pixels = read_frames(obs, count=len(self.goal))
         active = np.ones(len(self.goal), bool) if is_active is None else np.asarray(is_active)
         if rows := np.flatnonzero(active & (self._wait == 0)).tolist():
             proprio = self._proprio(obs, rows)
@@ -181,14 +175,9 @@ class BehaviourCloningAgent:
         """Proprio (k, Q) of some environments, where the policy takes it."""
         if not self.policy.takes_proprio:
             return None
-        if "proprio" not in obs:
-            raise SettingError(
-                f"this policy acts on proprio of {len(self.policy.mean)} numbers: obs has no "
-                f"'proprio', only {', '.join(sorted(obs))}"
-            )
-        proprio = torch.as_tensor(obs["proprio"], dtype=torch.float32)
-        proprio = proprio.unsqueeze(0) if proprio.ndim == 1 else proprio
-        proprio = proprio[rows].to(self.policy.low.device)
+        shape = (len(self.goal), len(self.policy.mean))
+        need = f"this policy acts on proprio of {shape[1]} numbers"
+        proprio = read_proprio(obs, shape=shape, need=need)[rows].to(self.policy.low.device)
         check_units(proprio, self.policy.mean, self.policy.std)
         return proprio
 

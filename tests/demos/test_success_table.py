@@ -33,6 +33,7 @@ def episodes(successes: int, total: int) -> list[Episode]:
             spl=None,
             seconds_per_action=0.1,
             fault="",
+            start_distance={"arm_position_m": 0.3},
         )
         for index in range(total)
     ]

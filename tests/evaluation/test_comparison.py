@@ -37,6 +37,7 @@ def write(
             spl=None,
             seconds_per_action=0.01,
             fault="" if mark != "!" else "NaN",
+            start_distance={"x_m": 0.3},
         )
         for i, mark in enumerate(solved)
     ]

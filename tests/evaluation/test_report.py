@@ -24,6 +24,7 @@ def episode(is_success: bool, steps: int, distance: float, fault: str = "") -> E
         spl=0.5 * is_success,
         seconds_per_action=0.1 * steps,
         fault=fault,
+        start_distance={"block_position_m": 0.3},
     )
 
 

@@ -8,7 +8,7 @@ Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gymnasium
@@ -77,7 +77,7 @@ class Episode:
     spl: float | None
     seconds_per_action: float
     fault: str
-    start_distance: dict[str, float] = field(default_factory=dict)
+    start_distance: dict[str, float]
 
 
 class EpisodeRunner:
