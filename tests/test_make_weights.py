@@ -42,7 +42,13 @@ OPTIONS = {
 
 @pytest.mark.slow
 def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vjepa_wm.make_weights", "ship_to=shipped", "episodes=12"]
+    command = [
+        sys.executable,
+        "-m",
+        "vjepa_wm.make_weights",
+        "ship_to=shipped",
+        "episodes.reacher=12",
+    ]
     command += ["~minutes.two_rooms", "~minutes.push", "~minutes.push_t", "minutes.reacher=1"]
     command += ["proprio=[reacher]"]
     command += ["pretrain_steps=2", "evaluation_episodes=2"]
@@ -105,10 +111,14 @@ def test_tasks_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_misspelt_environment_is_found_before_anything_is_done() -> None:
-    cfg = OmegaConf.create({"jobs": None, "minutes": {"push": 1}, "proprio": ["pusk"]})
+    cfg = OmegaConf.create(
+        {"jobs": None, "minutes": {"push": 1}, "episodes": {"push": 9}, "proprio": ["pusk"]}
+    )
     with pytest.raises(UnknownNameError, match="Did you mean 'push'"):
         make_weights.check_environments(cfg)
-    cfg = OmegaConf.create({"jobs": 0, "minutes": {"push": 1}, "proprio": []})
+    cfg = OmegaConf.create(
+        {"jobs": 0, "minutes": {"push": 1}, "episodes": {"push": 9}, "proprio": []}
+    )
     with pytest.raises(SettingError, match="jobs: wanted at least 1"):
         make_weights.check_environments(cfg)
 

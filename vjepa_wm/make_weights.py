@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     began = time.perf_counter()
     check_environments(cfg)
     for env in cfg.minutes:
-        run_verb("collect", f"env={env}", f"episodes={cfg.episodes}", *cfg.more.collect)
+        run_verb("collect", f"env={env}", f"episodes={cfg.episodes[env]}", *cfg.more.collect)
     pretrain(cfg)
     side_by_side(cfg, train, [(env,) for env in cfg.minutes])
     print(
@@ -54,7 +54,7 @@ def check_environments(cfg: DictConfig) -> None:
         UnknownNameError: Naming the nearest.
         SettingError: `jobs` is less than 1.
     """
-    for env in (*cfg.minutes, *cfg.proprio):
+    for env in (*cfg.minutes, *cfg.episodes, *cfg.proprio):
         if env not in SHIPPED:
             raise UnknownNameError("environment", str(env), SHIPPED)
     if cfg.jobs is not None and cfg.jobs < 1:
