@@ -1,13 +1,12 @@
 """Clips of random scenes: the ground truth is true, and the seed alone decides."""
 
 import colorsys
+from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 import pytest
 
-import envs  # noqa: F401 - registers the environments
 from envs.play import env as play
 from envs.play.events import DIRECTIONS, LABELS, NEVER, SHOWN_SHARE
 from envs.play.layout import columns
@@ -16,12 +15,15 @@ from envs.play.scenes import KINDS
 from envs.play.simulation import UnstableError
 from envs.play.truth import place_state
 
+# As envs chose its OpenGL; mujoco imported before envs would choose another.
+mujoco = play.mujoco
+
 CLIPS = 3  # of each kind
 
 
 def film(seed: int, **options: object) -> tuple[np.ndarray, np.ndarray, play.PlayEnv]:
     """Return pixels (T,H,W,3), ground truth (T,S) and the environment of one clip."""
-    env = gymnasium.make("vjepa_wm/Play-v0", disable_env_checker=True, **options).unwrapped
+    env = gymnasium.make("envs:vjepa_wm/Play-v0", disable_env_checker=True, **options).unwrapped
     obs, _ = env.reset(seed=seed)
     pixels, truth, is_over = [obs["pixels"]], [env.get_sim_state()], False
     while not is_over:
@@ -127,6 +129,7 @@ def test_the_visible_share_is_that_of_the_pixels(clips) -> None:
         for clip in clips[kind]:
             model, truth, _ = clip["env"]._shown()
             data = mujoco.MjData(model)
+            model.vis.global_.offwidth = model.vis.global_.offheight = 128
             with mujoco.Renderer(model, 128, 128) as renderer:
                 renderer.enable_segmentation_rendering()
                 for frame in range(0, 32, 4):
@@ -143,7 +146,7 @@ def test_the_visible_share_is_that_of_the_pixels(clips) -> None:
     assert np.abs(rays - pixels).mean() < 0.04 and np.abs(rays - pixels).max() < 0.3
 
 
-def share_by_pixels(renderer: mujoco.Renderer, model: mujoco.MjModel, data: mujoco.MjData) -> float:
+def share_by_pixels(renderer: Any, model: Any, data: Any) -> float:
     """Return the pixels of the main object among everything, over those of it alone."""
     option = mujoco.MjvOption()
     counts = []
