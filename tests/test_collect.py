@@ -72,7 +72,7 @@ def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None
     """Whatever the number of workers; its last lines count the classes of its labels."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(corpus_command(killed, 1), cwd=ROOT)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not any((killed / "shards").glob("[0-9]*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
