@@ -23,4 +23,7 @@ _ENTRY_POINTS = (
 for _id, _entry_point in zip(ENV_IDS, _ENTRY_POINTS, strict=True):
     gymnasium.register(_id, entry_point=_entry_point, max_episode_steps=50)
 
+# Watched, not acted in: no goals, and an end of its own.
+gymnasium.register("vjepa_wm/Play-v0", entry_point="envs.play.env:PlayEnv")
+
 __all__ = ["ENV_IDS"]

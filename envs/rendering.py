@@ -61,7 +61,7 @@ def _renderer(
     return renderer
 
 
-def _average_blocks(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def average_blocks(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average 2 x 2 pixels, rounding to nearest: (2H,2W,3) -> (H,W,3)."""
     rows = image[0::2].astype(np.uint16)
     rows += image[1::2]
@@ -90,4 +90,4 @@ def render(data: mujoco.MjData, *, scene: str, size: int, profile: str) -> NDArr
     renderer = _renderer(os.getpid(), threading.get_ident(), scene, size * oversampling, profile)
     renderer.update_scene(data, camera=CAMERA)
     image = renderer.render()
-    return _average_blocks(image) if oversampling == 2 else image
+    return average_blocks(image) if oversampling == 2 else image

@@ -59,3 +59,47 @@ def test_collecting_does_not_import_torch() -> None:
     """A worker starts in a fraction of the time and of the memory."""
     code = "import sys, vjepa_wm.collect; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def corpus_command(out: Path, workers: int, *options: str) -> list[str]:
+    """Return the command line of a small corpus: ten clips of a second each."""
+    verb = [sys.executable, "-m", "vjepa_wm.collect", "corpus=play", "hours=0.00275"]
+    small = ["corpus.image_size=16", "corpus.num_frames=12", "corpus.kinds=[swing]"]
+    return [*verb, *small, "shard_episodes=2", f"out={out}", f"workers={workers}", *options]
+
+
+def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever the number of workers; its last lines count the classes of its labels."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(corpus_command(killed, 1), cwd=ROOT)
+    deadline = time.monotonic() + 240
+    while not any((killed / "shards").glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 1 <= len(list((killed / "shards").glob("[0-9]*"))) < 5
+    subprocess.run(corpus_command(killed, 2), cwd=ROOT, check=True)
+    done = subprocess.run(
+        corpus_command(whole, 1), cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert f"{whole}: 10 episodes, 120 frames" in done.stdout
+    assert "0.003 hours of video" in done.stdout
+    assert "event: fall 0, roll 0, slide 0, collide 0, swing 10, occlude 0, arm 0" in done.stdout
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*.*"))
+    assert len(files) == 2 + 5 * 6
+    for file in files:
+        assert (killed / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_misspelt_options_of_a_corpus_name_the_nearest(tmp_path: Path) -> None:
+    """Of the group and of the kinds of scenes; nothing is written."""
+    for option, said in (
+        ("corpus=plai", "Did you mean 'play'"),
+        ("corpus.kinds=[swinge]", "Did you mean 'swing'"),
+        ("corpus.frames=3", "Did you mean 'corpus."),
+        ("hours=0", "hours: wanted a number above 0"),
+    ):
+        command = corpus_command(tmp_path / "a", 1, option)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and said in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -37,6 +37,16 @@ def build_env(cfg: DictConfig) -> None:
     env.close()
 
 
+def build_corpus(cfg: DictConfig) -> None:
+    if cfg.id is None:
+        return
+    options = OmegaConf.to_container(cfg)
+    options = {name: value for name, value in options.items() if name not in ("name", "id")}
+    env = gymnasium.make(cfg.id, **options, disable_env_checker=True)
+    assert env.unwrapped.num_frames == cfg.num_frames
+    env.close()
+
+
 def build_vit(cfg: DictConfig) -> None:
     vit = VideoViT(**cfg)
     side = 2 * cfg.patch_size
@@ -111,6 +121,7 @@ def build_encoder(cfg: DictConfig) -> None:
 
 
 BUILD: dict[str, Callable[[DictConfig], None]] = {
+    "corpus": build_corpus,
     "cost": build_cost,
     "encoder": build_encoder,
     "env": build_env,

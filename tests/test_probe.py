@@ -10,8 +10,9 @@ import pytest
 from tests import tiny
 from tests.probing import films
 from vjepa_wm import probe
+from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.recorder import Recorder
-from vjepa_wm.data.trajectories import TrajectoryWriter
+from vjepa_wm.data.trajectories import Trajectories, TrajectoryWriter
 from vjepa_wm.files import read_json
 
 QUICK = ["epochs=0", "min_steps=60", "batch_size=32", "draws=1", "percents=[100]", "num_frames=4"]
@@ -84,6 +85,24 @@ def test_states_are_probed_and_written_in_three_ways(run, tmp_path: Path, capsys
     assert all(name in shown for name in names) and "rmse" not in shown
 
 
+def test_labels_of_a_corpus_are_told(run, tmp_path: Path, capsys) -> None:
+    options = {"num_frames": 24, "kinds": ["slide", "swing"], "shadow_share": 0.0}
+    settings = CollectSettings(
+        "envs:vjepa_wm/Play-v0", image_size=16, episodes=40, steps=23, env_options=options
+    )
+    collect(settings, tmp_path / "play")
+    given = [f"data={tmp_path}/play", "beside=[pixels]", "min_steps=40", "validation_share=0.2"]
+    results = run(*given, "label=event", "num_frames=8")
+    assert results["clips"]["test"] == len(Trajectories.open(tmp_path / "play").split()[1])
+    assert set(means(results, "accuracy")) == {"tiny", "pixels"}
+    assert f"{tmp_path}/play, event" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(*given, "label=evnt")
+    assert "Did you mean 'event'" in capsys.readouterr().err
+    states = run(*given, "clips=40", "min_steps=2")
+    assert "R2 object_place_widths" in {s["metric"] for s in states["summaries"]}
+
+
 def test_clips_are_encoded_once_whatever_the_head(run, tmp_path: Path, monkeypatch) -> None:
     first = run("clips=80", "min_steps=5")
     caches = sorted(path.name for path in (tmp_path / "data" / "features").iterdir())
@@ -112,6 +131,8 @@ def test_videos_that_cannot_be_used_are_counted_and_listed(run, folder, tmp_path
         (["beside=[randon]"], "Did you mean 'random'"),
         (["videos=nowhere"], "no folder of videos at nowhere"),
         (["data=nowhere"], "no trajectories at nowhere"),
+        (["label=event"], "keeps no labels"),
+        (["label=event", "videos=nowhere"], "not of videos"),
         (["clip=movie"], "clip: wanted one of auto, video, frames"),
         (["num_frames=3"], "num_frames: wanted a multiple of 2"),
         (["percents=[0]"], "percents: wanted numbers above 0"),

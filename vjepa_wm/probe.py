@@ -2,6 +2,7 @@
 
 Beside the encoder stand the same network with random weights, and raw pixels. Videos with classes:
 python -m vjepa_wm.probe videos=FOLDER encoder=vjepa2_vitl_256 head=attentive4
+Labels of a corpus (docs/corpus.md): python -m vjepa_wm.probe data=data/play label=event
 A quick look: python -m vjepa_wm.probe env=push clips=600 percents=[100] draws=1
 """
 
@@ -17,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.files import atomic_path, write_json
 from vjepa_wm.probing.cache import Clips, Features, build_or_open
+from vjepa_wm.probing.episodes import labelled_clips
 from vjepa_wm.probing.features import FLOORS, all_features, clip_mode
 from vjepa_wm.probing.grid import Setting
 from vjepa_wm.probing.labels import ClassLabels, Labels
@@ -62,7 +64,7 @@ def main(cfg: DictConfig) -> None:
     """
     protocol = build_protocol(cfg)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
-    task = state_task(cfg, encoder) if cfg.videos is None else video_task(cfg, encoder)
+    task = make_task(cfg, encoder)
     labels = task.labels
     if cfg.shuffle_labels:
         labels = labels.shuffled(task.splits, np.random.default_rng(cfg.seed))
@@ -93,6 +95,15 @@ def build_protocol(cfg: DictConfig) -> ProbeProtocol:
     )
 
 
+def make_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
+    """Take the clips the options are about."""
+    if cfg.videos is not None:
+        if cfg.label is not None:
+            raise SettingError("label is of the trajectories in data, not of videos: leave one out")
+        return video_task(cfg, encoder)
+    return state_task(cfg, encoder) if cfg.label is None else label_task(cfg, encoder)
+
+
 def state_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
     """Tell the simulator's state at the end of clips of trajectories."""
     num_frames = STATE_FRAMES if cfg.num_frames is None else cfg.num_frames
@@ -104,6 +115,22 @@ def state_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
         fps=cfg.fps,
         validation_share=cfg.validation_share,
         test_share=cfg.test_share,
+        seed=cfg.seed,
+    )
+    features = encode(cfg, encoder, clips, mode=mode, num_frames=num_frames)
+    return Task(clips, labels, splits, features, {})
+
+
+def label_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
+    """Tell the class of whole episodes, by labels kept beside them."""
+    num_frames = VIDEO_FRAMES if cfg.num_frames is None else cfg.num_frames
+    mode = clip_mode(encoder, cfg.clip, num_frames=num_frames)
+    clips, labels, splits = labelled_clips(
+        Trajectories.open(cfg.data),
+        cfg.label,
+        num_frames=num_frames,
+        fps=cfg.fps,
+        validation_share=cfg.validation_share,
         seed=cfg.seed,
     )
     features = encode(cfg, encoder, clips, mode=mode, num_frames=num_frames)
@@ -171,6 +198,7 @@ def write_results(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
 def report(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
     """Print the table, what it was measured on and what was left out."""
     source = cfg.data if cfg.videos is None else cfg.videos
+    source = source if cfg.label is None else f"{source}, {cfg.label}"
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in task.splits._asdict().items())
     over = f"mean of {cfg.draws} draws and its 95 % interval" if cfg.draws > 1 else "one draw"
     print(f"{source}: clips: {counts}; {over}")
@@ -189,7 +217,8 @@ def out_folder(cfg: DictConfig) -> Path:
     """Where results go."""
     if cfg.out is not None:
         return Path(cfg.out)
-    return Path("runs/probe") / Path(cfg.data if cfg.videos is None else cfg.videos).name
+    name = Path(cfg.data if cfg.videos is None else cfg.videos).name
+    return Path("runs/probe") / (name if cfg.label is None else f"{name}_{cfg.label}")
 
 
 if __name__ == "__main__":

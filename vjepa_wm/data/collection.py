@@ -8,18 +8,19 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.shards import read_shard, shard_path, write_shard
 from vjepa_wm.data.trajectories import TrajectoryMeta
+from vjepa_wm.data.truth import Truth, check_same
 from vjepa_wm.errors import DataError
 from vjepa_wm.progress import Progress, no_progress
 
@@ -40,6 +41,7 @@ class CollectSettings:
         steps: Recorded steps per episode; an episode has one frame more.
         seed: Seed of everything.
         shard_episodes: Episodes per shard, the unit that is lost when a run is killed.
+        env_options: Further arguments of the environment.
     """
 
     env_id: str
@@ -49,6 +51,7 @@ class CollectSettings:
     steps: int = 50
     seed: int = 0
     shard_episodes: int = 50
+    env_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse counts below one."""
@@ -62,6 +65,15 @@ class CollectSettings:
         """Return the episodes in each shard; the last may be smaller."""
         full, rest = divmod(self.episodes, self.shard_episodes)
         return [self.shard_episodes] * full + ([rest] if rest else [])
+
+    def recorder(self) -> Recorder:
+        """Make what records these episodes."""
+        return Recorder(
+            self.env_id,
+            image_size=self.image_size,
+            frame_skip=self.frame_skip,
+            options=self.env_options,
+        )
 
 
 class CollectResult(NamedTuple):
@@ -101,12 +113,14 @@ def collect(
     if workers < 1:
         raise DataError(f"workers: wanted at least 1, got {workers}")
     folder = Path(folder)
-    meta = _prepare(settings, folder)
+    meta, truth = _prepare(settings, folder)
     for leftover in (folder / "shards").glob(".tmp-*"):
         shutil.rmtree(leftover)
     sizes = settings.shard_sizes()
     missing = [index for index in range(len(sizes)) if not _is_done(folder, index, settings, meta)]
     # Only now is it sure that the folder takes these settings.
+    if truth is not None:
+        truth.write(folder)
     meta.write(folder)
     wanted = sum(sizes[index] for index in missing) * (settings.steps + 1)
     began, frames = time.perf_counter(), 0
@@ -126,16 +140,16 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepare(settings: CollectSettings, folder: Path) -> TrajectoryMeta:
+def _prepare(settings: CollectSettings, folder: Path) -> tuple[TrajectoryMeta, Truth | None]:
     """Return what the folder is to hold, refusing one that holds something else."""
-    recorder = Recorder(
-        settings.env_id, image_size=settings.image_size, frame_skip=settings.frame_skip
-    )
+    recorder = settings.recorder()
     meta = recorder.meta(episodes=settings.episodes, steps=settings.steps, seed=settings.seed)
+    truth = recorder.truth()
     recorder.close()
     if (folder / "meta.json").exists():
         there = TrajectoryMeta.read(folder)
         _check_same(there, meta, folder=folder)
+        check_same(Truth.read(folder), truth, folder=folder)
         if there.episodes > meta.episodes:
             raise DataError(
                 f"{folder} already has {there.episodes} episodes, wanted {meta.episodes}: "
@@ -143,7 +157,7 @@ def _prepare(settings: CollectSettings, folder: Path) -> TrajectoryMeta:
             )
     elif (folder / "shards").exists():
         raise DataError(f"{folder} has shards but no meta.json: delete it, or name another folder")
-    return meta
+    return meta, truth
 
 
 def _check_same(there: TrajectoryMeta, wanted: TrajectoryMeta, *, folder: Path) -> None:
@@ -247,9 +261,7 @@ def _work(
     # Ctrl-C reaches the whole group of processes; the parent stops the workers, quietly.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        recorder = Recorder(
-            settings.env_id, image_size=settings.image_size, frame_skip=settings.frame_skip
-        )
+        recorder = settings.recorder()
         for shard in shards:
             _record_shard(recorder, settings, folder, meta=meta, shard=shard, report=sender.send)
         recorder.close()

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import TrajectoryMeta
+from vjepa_wm.data.truth import Truth
 from vjepa_wm.errors import DataError, UnknownNameError
 
 RECORDED_VERSIONS = ("vjepa-wm", "gymnasium", "mujoco", "numpy")
@@ -65,18 +67,26 @@ class Recorder:
         env_id: Gymnasium id, ``module:id`` to import a module that registers it.
         image_size: Height and width of the frames, pixels.
         frame_skip: Environment steps per recorded step; the action is repeated.
+        options: Further arguments of the environment.
 
     Raises:
         UnknownNameError: If there is no such environment.
-        DataError: If its actions are not a bounded vector.
+        DataError: If it refuses its options, or its actions are not a bounded vector.
     """
 
-    def __init__(self, env_id: str, *, image_size: int, frame_skip: int = 1) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        *,
+        image_size: int,
+        frame_skip: int = 1,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the environment, without a time limit."""
         self.env_id = env_id
         self.image_size = image_size
         self.frame_skip = frame_skip
-        self.env = make_env(env_id, image_size=image_size)
+        self.env = make_env(env_id, image_size=image_size, options=options)
         self._inner: Any = self.env.unwrapped
         self.low, self.high = _action_bounds(self.env, env_id)
         self.has_own_policy = hasattr(self._inner, "make_policy")
@@ -161,20 +171,28 @@ class Recorder:
             episodes=episodes,
         )
 
+    def truth(self) -> Truth | None:
+        """Say what the columns of sim_state mean, where the environment does."""
+        return Truth(**self._inner.truth_meta) if hasattr(self._inner, "truth_meta") else None
+
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
 
 
-def make_env(env_id: str, *, image_size: int) -> gymnasium.Env:
+def make_env(
+    env_id: str, *, image_size: int, options: Mapping[str, Any] | None = None
+) -> gymnasium.Env:
     """Make an environment that can be seen, without a time limit.
 
     Args:
         env_id: Gymnasium id, ``module:id`` to import a module that registers it.
         image_size: Given to environments that take an ``image_size``, in pixels.
+        options: Further arguments of the environment.
 
     Raises:
         UnknownNameError: If there is no such environment.
+        DataError: If it cannot be imported, or refuses its options.
     """
     module, _, name = env_id.rpartition(":")
     if module:
@@ -186,12 +204,17 @@ def make_env(env_id: str, *, image_size: int) -> gymnasium.Env:
         kind = "environment" if module else "environment (module:id imports what registers it)"
         raise UnknownNameError(kind, name, gymnasium.registry)
     spec = gymnasium.spec(name)
-    options: dict[str, Any] = {}
+    given = dict(options or {})
     if _takes(spec, "image_size"):
-        options["image_size"] = image_size
+        given["image_size"] = image_size
     elif _takes(spec, "render_mode"):
-        options["render_mode"] = "rgb_array"
-    return gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **options)
+        given["render_mode"] = "rgb_array"
+    try:
+        return gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **given)
+    except (TypeError, ValueError) as error:
+        if not options:
+            raise
+        raise DataError(f"environment '{env_id}': {error}") from error
 
 
 def _takes(spec: EnvSpec, option: str) -> bool:

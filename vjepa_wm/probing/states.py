@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.data.truth import Truth
 from vjepa_wm.data.windows import WindowIndex
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.probes import TARGETS, Target, Targets, targets_of
@@ -96,7 +97,7 @@ def draw_clips(
             too few episodes or clips.
     """
     targets = _targets(trajectories)
-    stride = _stride(trajectories.meta.fps, fps)
+    stride = stride_of(trajectories.meta.fps, fps)
     rng = np.random.default_rng(seed)
     others, test = trajectories.split()
     others = rng.permutation(others)
@@ -117,6 +118,9 @@ def draw_clips(
 
 def _targets(trajectories: Trajectories) -> Targets:
     targets = motion_targets(trajectories.meta.env_id)
+    truth = Truth.read(trajectories.folder)
+    if targets is None and truth is not None:
+        return Targets(tuple(Target(name, tuple(own)) for name, own in truth.targets.items()))
     if targets is None:
         known = ", ".join(sorted(TARGETS))
         raise DataError(
@@ -128,8 +132,16 @@ def _targets(trajectories: Trajectories) -> Targets:
     return targets
 
 
-def _stride(recorded: float, fps: float | None) -> int:
-    """Recorded frames from one frame of a clip to the next."""
+def stride_of(recorded: float, fps: float | None) -> int:
+    """Return the recorded frames from one frame of a clip to the next.
+
+    Args:
+        recorded: Frames per second of the trajectories.
+        fps: Wanted; None takes every recorded frame.
+
+    Raises:
+        DataError: The rate wanted does not divide the recorded one.
+    """
     stride = 1.0 if fps is None else recorded / fps if fps > 0 else 0.0
     if stride < 1 or abs(stride - round(stride)) > 1e-3:
         raise DataError(
