@@ -171,7 +171,8 @@ def of_episodes(cfg: DictConfig) -> None:
     for number in chosen_episodes(cfg, trajectories):
         episode = trajectories.episode(number)
         check_length(f"episode {number}", len(episode.pixels), cfg.ahead)
-        latents = encode_frames(world_model.encoder, episode.pixels, progress=progress)[None]
+        pixels = episode.pixels.copy()  # of a file that is only read
+        latents = encode_frames(world_model.encoder, pixels, progress=progress)[None]
         foreseen = foreseen_errors(
             world_model,
             latents,
@@ -181,10 +182,10 @@ def of_episodes(cfg: DictConfig) -> None:
             progress=progress,
         )
         errors = {"predictor": foreseen, "copy": copy_errors(latents, ahead=cfg.ahead)}
-        seconds = np.arange(len(episode.pixels)) / trajectories.meta.fps
+        seconds = np.arange(len(pixels)) / trajectories.meta.fps
         name = f"episode_{number}"
         print(f"episode {number} of {cfg.data}:")
-        write_curve(cfg, folder, name, episode.pixels, errors, seconds)
+        write_curve(cfg, folder, name, pixels, errors, seconds)
 
 
 def chosen_episodes(cfg: DictConfig, trajectories: Trajectories) -> list[int]:

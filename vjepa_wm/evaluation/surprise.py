@@ -193,27 +193,29 @@ def twin_surprise(
         )
     latents = _encode_twins(world_model.encoder, clips, "encode", progress)
     random = _encode_twins(random_encoder, clips, "encode, random weights", progress)
+    actions, proprio = torch.from_numpy(clips.actions), torch.from_numpy(clips.proprio)
+    foreseen = [  # apart, in batches of the same shape: equal twins are to be equally surprising
+        foreseen_errors(world_model, twin, actions, sensed, looks, progress=progress)
+        for twin, sensed in zip(latents, proprio, strict=True)
+    ]
     errors = {
-        "predictor": foreseen_errors(
-            world_model,
-            latents.flatten(0, 1),
-            torch.from_numpy(np.concatenate([clips.actions] * 2)),
-            torch.from_numpy(clips.proprio).flatten(0, 1),
-            looks,
-            progress=progress,
-        ),
-        "copy": copy_errors(latents.flatten(0, 1), ahead=looks.ahead),
-        "random_copy": copy_errors(random.flatten(0, 1), ahead=looks.ahead),
+        "predictor": torch.stack(foreseen),
+        "copy": torch.stack([copy_errors(twin, ahead=looks.ahead) for twin in latents]),
+        "random_copy": torch.stack([copy_errors(twin, ahead=looks.ahead) for twin in random]),
     }
-    split = {row: found.unflatten(0, (2, len(clips))) for row, found in errors.items()}
-    return TwinSurprise(clips, looks, curves_of(split))
+    return TwinSurprise(clips, looks, curves_of(errors))
 
 
 def _encode_twins(
     encoder: FrozenEncoder, clips: TwinClips, desc: str, progress: Progress
 ) -> Tensor:
-    """Encode twins (2, B, T, P, D); what both share is encoded once."""
-    possible, impossible = clips.pixels
-    first = encode_frames(encoder, possible, desc=desc, progress=progress)
-    rest = encode_frames(encoder, impossible[:, clips.frame :], desc=desc, progress=progress)
-    return torch.stack([first, torch.cat([first[:, : clips.frame], rest], dim=1)])
+    """Encode twins (2, B, T, P, D); what both share is encoded once.
+
+    The rest is encoded in batches of the same shape, so that equal frames have equal latents.
+    """
+    before = encode_frames(encoder, clips.pixels[0, :, : clips.frame], desc=desc, progress=progress)
+    rest = [
+        encode_frames(encoder, twin[:, clips.frame :], desc=desc, progress=progress)
+        for twin in clips.pixels
+    ]
+    return torch.stack([torch.cat([before, after], dim=1) for after in rest])
