@@ -1,20 +1,24 @@
 """Push and PushT: a disc must push a block to where the picture shows it."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import mujoco
 import numpy as np
 
-from envs.base import FloatArray, PixelGoalEnv
+from envs.alterations import Alteration, alterations_of
+from envs.base import FloatArray
+from envs.impossible import TwinEnv
 from envs.policies import Policy, SeekContact
 
 _PUSHER_LIMIT = 0.26  # metres, largest sampled |coordinate| of the pusher
 _BLOCK_LIMIT = 0.14  # metres, largest sampled |coordinate| of the block; its joints end at 0.155
 _CLEARANCE = 0.135  # metres between centres: 8.5 cm to a corner, 3 cm of pusher, 2 cm of air
 _FAR_DISPLACEMENT = 0.15  # metres, of the block
+_DRIFT = 0.04  # metres in a frame, of a block that nothing moves
 
 
-class PushEnv(PixelGoalEnv):
+class PushEnv(TwinEnv):
     """Disc of 6 cm that pushes a box of 12 cm on a walled table of 0.6 m.
 
     Action: the pusher's velocity along x and y (2,), 1 is 0.6 m/s. Proprio (2,): the pusher's x, y
@@ -32,6 +36,13 @@ class PushEnv(PixelGoalEnv):
     max_speed: ClassVar[float] = 0.6
     proprio_dim: ClassVar[int] = 2
     proprio_limit: ClassVar[float] = 0.3
+    alterations: ClassVar[Mapping[str, Alteration]] = alterations_of(
+        "block",
+        colours=((0.05, 0.70, 0.25, 1.0), (0.90, 0.15, 0.15, 1.0)),
+        shapes=(("cylinder", (0.035, 0.02)),) * 2,
+    )
+    noticeable: ClassVar[float] = 0.03
+    object_radius: ClassVar[float] = 0.087  # corners of box and T
 
     def distances(self, qpos: FloatArray, goal_qpos: FloatArray) -> FloatArray:
         """Measure the block's distance to the goal in metres: (...,5) -> (...,1)."""
@@ -50,6 +61,23 @@ class PushEnv(PixelGoalEnv):
     def _accepts_goal(self, level: str, qpos: FloatArray, goal_qpos: FloatArray) -> bool:
         moved = np.linalg.norm(goal_qpos[2:4] - qpos[2:4])
         return bool(moved >= (_FAR_DISPLACEMENT if level == "far" else 0.06))
+
+    def _points(self, qpos: FloatArray) -> FloatArray:
+        return np.stack([qpos[:2], qpos[2:4]])
+
+    def _object_points(self, qpos: FloatArray) -> FloatArray:
+        return qpos[None, 2:4]
+
+    def _put_object(self, qpos: FloatArray, drawn: FloatArray) -> FloatArray | None:
+        qpos[2:4] = drawn[2:4]
+        return qpos if self._is_untouched(qpos) else None
+
+    def _drift(self, rng: np.random.Generator) -> FloatArray:
+        heading = rng.uniform(-np.pi, np.pi)
+        return _DRIFT * np.array([0.0, 0.0, np.cos(heading), np.sin(heading), 0.0])
+
+    def _is_untouched(self, qpos: FloatArray) -> bool:
+        return bool(np.linalg.norm(qpos[:2] - qpos[2:4]) >= _CLEARANCE)
 
     def _policy(self, data: mujoco.MjData, *, frame_skip: int) -> Policy:
         return SeekContact(

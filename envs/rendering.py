@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.alterations import Alteration
 from envs.gl import missing_gl_error
 
 PROFILES = ("fast", "pretty")
@@ -17,14 +18,17 @@ CAMERA = "top"
 FAST_OVERSAMPLING = 2
 
 
-@lru_cache(maxsize=32)
-def load_model(scene: str, profile: str = "pretty") -> mujoco.MjModel:
+@lru_cache(maxsize=64)
+def load_model(
+    scene: str, profile: str = "pretty", alteration: Alteration | None = None
+) -> mujoco.MjModel:
     """Compile a scene once per process; the result is shared and must never be written to.
 
     Args:
         scene: File name without ending in `envs/assets`.
         profile: "pretty" keeps MuJoCo's quality; "fast" has neither shadows nor multisampling.
             Physics is the same in both.
+        alteration: What is altered of one body; sim_states fit the altered model, too.
 
     Returns:
         The compiled model.
@@ -38,17 +42,25 @@ def load_model(scene: str, profile: str = "pretty") -> mujoco.MjModel:
         spec.visual.quality.numstacks = 8
         for light in spec.lights:
             light.castshadow = False
-    return spec.compile()
+    model = spec.compile()
+    if alteration is not None:
+        alteration.apply(model)
+    return model
 
 
 # A GL context belongs to one thread and does not survive a fork, hence both in the key.
 @lru_cache(maxsize=64)
 def _renderer(
-    process_id: int, thread_id: int, scene: str, size: int, profile: str
+    process_id: int,
+    thread_id: int,
+    scene: str,
+    size: int,
+    profile: str,
+    alteration: Alteration | None,
 ) -> mujoco.Renderer:
-    """Make the renderer of this process, thread, scene, size (pixels) and profile."""
+    """Make the renderer of this process, thread, scene, size (pixels), profile and look."""
     del process_id, thread_id
-    model = load_model(scene, profile)
+    model = load_model(scene, profile, alteration)
     try:
         renderer = mujoco.Renderer(model, height=size, width=size)
     except ValueError:  # a size beyond the scene's off-screen buffer; the message says so
@@ -71,7 +83,14 @@ def average_blocks(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return total.astype(np.uint8)
 
 
-def render(data: mujoco.MjData, *, scene: str, size: int, profile: str) -> NDArray[np.uint8]:
+def render(
+    data: mujoco.MjData,
+    *,
+    scene: str,
+    size: int,
+    profile: str,
+    alteration: Alteration | None = None,
+) -> NDArray[np.uint8]:
     """Draw the scene from its top camera.
 
     Args:
@@ -79,6 +98,7 @@ def render(data: mujoco.MjData, *, scene: str, size: int, profile: str) -> NDArr
         scene: The scene `data` belongs to.
         size: Height and width in pixels.
         profile: "fast" for learning, "pretty" for people.
+        alteration: What looks different of one body.
 
     Returns:
         Picture (H,W,3), the caller's own.
@@ -87,7 +107,9 @@ def render(data: mujoco.MjData, *, scene: str, size: int, profile: str) -> NDArr
         RuntimeError: If no working OpenGL is found.
     """
     oversampling = FAST_OVERSAMPLING if profile == "fast" else 1
-    renderer = _renderer(os.getpid(), threading.get_ident(), scene, size * oversampling, profile)
+    renderer = _renderer(
+        os.getpid(), threading.get_ident(), scene, size * oversampling, profile, alteration
+    )
     renderer.update_scene(data, camera=CAMERA)
     image = renderer.render()
     return average_blocks(image) if oversampling == 2 else image

@@ -1,11 +1,14 @@
 """TwoRooms: a disc must get to where the picture shows it, through a door when need be."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import mujoco
 import numpy as np
 
-from envs.base import FloatArray, PixelGoalEnv
+from envs.alterations import Alteration, alterations_of
+from envs.base import FloatArray
+from envs.impossible import TwinEnv
 from envs.policies import Policy, SeekWaypoints
 
 DOOR_WIDTH = 0.12  # metres
@@ -15,9 +18,10 @@ _WALL_CLEARANCE = 0.045  # metres, smallest sampled |x|: the robot clear of the 
 _WALL_HALF_LENGTH = 0.30  # metres, as in the scene
 _MIN_DISPLACEMENT = 0.20  # metres
 _MAX_DOOR_PATH = 0.60  # metres; 20 steps at full speed
+_DRIFT = 0.04  # metres in a frame, of a robot that something else moves
 
 
-class TwoRoomsEnv(PixelGoalEnv):
+class TwoRoomsEnv(TwinEnv):
     """Disc of 5 cm in a square of 0.6 m, cut in two by a wall with a 12 cm door.
 
     Action: velocity along x and y (2,), 1 is 0.3 m/s. Proprio (2,): x, y in metres. qpos: x, y. The
@@ -34,6 +38,14 @@ class TwoRoomsEnv(PixelGoalEnv):
     max_speed: ClassVar[float] = 0.3
     proprio_dim: ClassVar[int] = 2
     proprio_limit: ClassVar[float] = 0.3
+    alterations: ClassVar[Mapping[str, Alteration]] = alterations_of(
+        "robot",
+        colours=((0.10, 0.35, 0.90, 1.0),),
+        shapes=(("box", (0.022, 0.022, 0.025)),),
+    )
+    missing_events: ClassVar[Mapping[str, str]] = {"stays": "nothing is pushed here"}
+    noticeable: ClassVar[float] = 0.02
+    object_radius: ClassVar[float] = 0.025
 
     def distances(self, qpos: FloatArray, goal_qpos: FloatArray) -> FloatArray:
         """Measure the robot's distance to the goal in metres: (...,2) -> (...,1)."""
@@ -59,6 +71,20 @@ class TwoRoomsEnv(PixelGoalEnv):
             return bool(not is_same_room and path <= _MAX_DOOR_PATH)
         is_away = np.linalg.norm(goal_qpos - qpos) >= _MIN_DISPLACEMENT
         return bool(is_away and (is_same_room or level == "far"))
+
+    def _points(self, qpos: FloatArray) -> FloatArray:
+        return qpos[None]
+
+    def _object_points(self, qpos: FloatArray) -> FloatArray:
+        return qpos[None]
+
+    def _put_object(self, qpos: FloatArray, drawn: FloatArray) -> FloatArray | None:
+        del qpos  # the robot is all there is
+        return drawn
+
+    def _drift(self, rng: np.random.Generator) -> FloatArray:
+        heading = rng.uniform(-np.pi, np.pi)
+        return _DRIFT * np.array([np.cos(heading), np.sin(heading)])
 
     def _policy(self, data: mujoco.MjData, *, frame_skip: int) -> Policy:
         def propose(rng: np.random.Generator, qpos: FloatArray) -> list[FloatArray]:

@@ -1,7 +1,7 @@
 """Put saved runs into one HTML file: python -m vjepa_wm.report runs/evaluate/push_near.
 
 Several runs, of any kind: python -m vjepa_wm.report runs/evaluate runs/diagnose/push out=all.html.
-Folders are those of evaluate, diagnose, train_ac and pretrain, or folders of such. Only what lies
+Folders are those of evaluate, diagnose, surprise, train_ac and pretrain, or of such. Only what lies
 in them is used; a run that is incomplete is named with its reason, and the rest goes on. The file
 opens offline in any browser.
 """

@@ -64,3 +64,11 @@ def test_panels_are_joined_without_loss() -> None:
     assert row.height == first.height and column.width == first.width
     assert np.array_equal(np.array(row)[:, -second.width :], np.array(second))
     assert np.array_equal(np.array(column)[: first.height], np.array(first))
+
+
+def test_steps_can_be_put_under_what_they_are_of() -> None:
+    """The first and the last step are where they are wanted, in a panel as wide as wanted."""
+    chart = np.array(curves({"": [1.0, 1.0]}, "", width=700, span=(50, 500)))
+    assert chart.shape[1] == 700
+    columns = (chart == COLOURS[0]).all(axis=-1).any(axis=0).nonzero()[0]
+    assert abs(columns.min() - 50) <= 2 and abs(columns.max() - 500) <= 2

@@ -63,7 +63,12 @@ def heat_map(values: NDArray, caption: str, *, cross: Cell, ring: Cell) -> Image
 
 
 def curves(
-    rows: Mapping[str, Sequence[float]], caption: str, *, ticks: Sequence[str] | None = None
+    rows: Mapping[str, Sequence[float]],
+    caption: str,
+    *,
+    ticks: Sequence[str] | None = None,
+    width: int = 2 * SIZE,
+    span: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draw curves from zero upwards over steps 1, 2, ..., each named beside its end.
 
@@ -71,12 +76,14 @@ def curves(
         rows: Name -> one number per step.
         caption: Above them.
         ticks: What is written below the steps instead of their numbers.
+        width: Of the panel, pixels.
+        span: Where the first and the last step are, pixels from the left; as there is room if None.
     """
-    panel = _panel(caption, width=2 * SIZE)
+    panel = _panel(caption, width=width)
     draw = ImageDraw.Draw(panel)
     highest = max(max(0.0, *row) for row in rows.values()) or 1.0
     steps = max(len(row) for row in rows.values())
-    left, right = MARGIN, 2 * SIZE - 3 * MARGIN
+    left, right = (MARGIN, width - 3 * MARGIN) if span is None else span
     top, bottom = CAPTION + 12, CAPTION + SIZE - 20
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=INK)
     draw.text((2, top - 6), f"{highest:.2g}", fill=INK, font=_font(11))

@@ -73,6 +73,30 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.clip(product / spread, -1.0, 1.0))
 
 
+def auroc(higher: ArrayLike, lower: ArrayLike) -> float:
+    """Return the area under the ROC curve: how often one of `higher` is above one of `lower`.
+
+    Over all pairs of one of each, ties counting half (Mann and Whitney, 1947): 0.5 is chance, 1
+    tells the two apart without a mistake.
+
+    Args:
+        higher: `(n,)` numbers, n >= 1.
+        lower: `(m,)` numbers, m >= 1.
+
+    Raises:
+        VjepaWmError: One of them is empty or has a NaN.
+    """
+    higher, lower = (np.asarray(values, dtype=np.float64) for values in (higher, lower))
+    both = np.concatenate([higher, lower])
+    if not len(higher) or not len(lower) or np.isnan(both).any():
+        raise VjepaWmError(
+            f"auroc: wanted numbers on both sides, got {len(higher)} and {len(lower)}, "
+            f"{int(np.isnan(both).sum())} of them NaN"
+        )
+    won = _ranks(both)[: len(higher)].sum() - len(higher) * (len(higher) + 1) / 2
+    return float(won / (len(higher) * len(lower)))
+
+
 def paired_bootstrap(
     a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> PairedDifference:

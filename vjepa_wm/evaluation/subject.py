@@ -193,12 +193,7 @@ class Subject:
 
     def _check_fit(self) -> None:
         """Refuse what cannot be diagnosed together."""
-        width, found = self.world_model.predictor.proprio_dim, self.trajectories.meta.proprio_dim
-        if width not in (None, found):
-            raise DataError(
-                f"{self.trajectories.folder} has proprio of {found} numbers, the world model takes "
-                f"{width}; name another folder with data="
-            )
+        check_actions(self.world_model, self.trajectories)
         longest = self.world_model.predictor.max_frames
         if not 1 <= self.context_len <= longest:
             raise SettingError(f"context_len: wanted 1 to {longest}, got {self.context_len}")
@@ -207,12 +202,22 @@ class Subject:
                 f"planner.horizon: wanted at most {self.horizon}, got {self.planner.horizon}: the "
                 "predictor was trained on no more frames; or take a smaller context_len"
             )
-        spec, meta = self.world_model.action_spec, self.trajectories.meta
-        wanted = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
-        found = (tuple(meta.action_low), tuple(meta.action_high), meta.frame_skip)
-        if wanted != found:
-            raise DataError(
-                f"{self.trajectories.folder} has other actions than the world model was trained "
-                f"for: low, high, frame_skip: wanted {wanted}, got {found}; name another folder "
-                "with data="
-            )
+
+
+def check_actions(world_model: WorldModel, trajectories: Trajectories) -> None:
+    """Raise a `DataError` for trajectories whose actions or proprio a world model does not know."""
+    width, found = world_model.predictor.proprio_dim, trajectories.meta.proprio_dim
+    if width not in (None, found):
+        raise DataError(
+            f"{trajectories.folder} has proprio of {found} numbers, the world model takes "
+            f"{width}; name another folder with data="
+        )
+    spec, meta = world_model.action_spec, trajectories.meta
+    wanted = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
+    got = (tuple(meta.action_low), tuple(meta.action_high), meta.frame_skip)
+    if wanted != got:
+        raise DataError(
+            f"{trajectories.folder} has other actions than the world model was trained "
+            f"for: low, high, frame_skip: wanted {wanted}, got {got}; name another folder "
+            "with data="
+        )

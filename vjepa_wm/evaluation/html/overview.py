@@ -18,6 +18,7 @@ _KINDS: dict[type, tuple[str, str]] = {
     DiagnosisRun: ("diagnosis", "diagnoses"),
     TrainingRun: ("training", "trainings"),
 }
+_FIGURES = {"diagnose": "Diagnosis", "surprise": "Surprise"}
 # For further runs of an agent; the first has the agent's own style.
 _FURTHER_STYLES = (3, 4, 5, 0, 2, 1)
 
@@ -47,7 +48,7 @@ def _name_of(run: Run) -> str:
     if isinstance(run, EvaluationRun):
         return f"{_goals(run)}: {', '.join(run.episodes)}"
     if isinstance(run, DiagnosisRun):
-        return f"Diagnosis of {run.results['config']['model']}"
+        return f"{_FIGURES[run.verb]} of {run.results['config']['model']}"
     if run.config is not None and "name" in run.config:
         return f"Training of {run.config['name']}"
     return f"Training in {run.folder.name}"

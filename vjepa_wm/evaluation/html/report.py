@@ -33,7 +33,7 @@ def write_page(path: str | Path, folders: Sequence[Path]) -> list[str]:
 
     Args:
         path: The HTML file.
-        folders: Of `evaluate`, `diagnose`, `train_ac` or `pretrain`, or folders of such.
+        folders: Of `evaluate`, `diagnose`, `surprise`, a training, or folders of such.
 
     Returns:
         A sentence for each run that could not be used; the page has them, too.
@@ -143,7 +143,8 @@ def _origin(results: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 def _diagnosis(run: DiagnosisRun) -> Iterator[Markup]:
     config = run.results["config"]
-    yield facts([("model", config["model"]), ("data", config["data"]), *_origin(run.results)])
+    data = config["data"] or "drawn for this run"
+    yield facts([("model", config["model"]), ("data", data), *_origin(run.results)])
     yield verdicts(run)
     yield _configuration(config)
 

@@ -20,6 +20,7 @@ from vjepa_wm.evaluation.saved import DAMAGES, EpisodeLine, Saved, read_saved
 from vjepa_wm.files import digest, read_json
 
 DIAGNOSTICS_FILE = "diagnostics.json"
+SURPRISE_FILE = "surprise.json"
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.json"
 
@@ -52,9 +53,10 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class DiagnosisRun:
-    """What `diagnose` left in a folder: figures, those left out with their reason, settings."""
+    """What `diagnose` or `surprise` left in a folder: figures, those left out and why, settings."""
 
     folder: Path
+    verb: str
     figures: Sequence[Diagnosis]
     skipped: Mapping[str, str]
     results: Mapping[str, Any]
@@ -108,7 +110,7 @@ def _readable(folder: Path) -> Iterator[tuple[Path, Callable[[Path], Run]]]:
 def _nothing_in(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is no folder"
-    wanted = ", ".join((SUMMARY_FILE, DIAGNOSTICS_FILE, METRICS_FILE))
+    wanted = ", ".join((SUMMARY_FILE, DIAGNOSTICS_FILE, SURPRISE_FILE, METRICS_FILE))
     return f"{folder} holds nothing to report: wanted one of {wanted}, there or one folder below"
 
 
@@ -148,7 +150,20 @@ def read_diagnosis(folder: Path) -> DiagnosisRun:
     Raises:
         DataError: A file is damaged or of something else.
     """
-    results = read_json(folder / DIAGNOSTICS_FILE)
+    return _read_figures(folder, DIAGNOSTICS_FILE, "diagnose")
+
+
+def read_surprise(folder: Path) -> DiagnosisRun:
+    """Read what `surprise` wrote of twins.
+
+    Raises:
+        DataError: A file is damaged or of something else.
+    """
+    return _read_figures(folder, SURPRISE_FILE, "surprise")
+
+
+def _read_figures(folder: Path, file: str, verb: str) -> DiagnosisRun:
+    results = read_json(folder / file)
     complaints: list[str] = []
     try:
         figures = []
@@ -161,9 +176,9 @@ def read_diagnosis(folder: Path) -> DiagnosisRun:
                 complaints.append(str(error))
             figures.append(Diagnosis(name, figure["title"], figure["advice"], findings, picture))
         dict(results["config"])
-        return DiagnosisRun(folder, figures, dict(results["skipped"]), results, complaints)
+        return DiagnosisRun(folder, verb, figures, dict(results["skipped"]), results, complaints)
     except DAMAGES as error:
-        raise DataError(f"{folder} is not what diagnose writes: {error!r} in its files") from error
+        raise DataError(f"{folder} is not what {verb} writes: {error!r} in its files") from error
 
 
 def _finding(line: Mapping[str, Any]) -> Finding:
@@ -241,6 +256,10 @@ def _is_diagnosis(folder: Path) -> bool:
     return (folder / DIAGNOSTICS_FILE).is_file()
 
 
+def _is_surprise(folder: Path) -> bool:
+    return (folder / SURPRISE_FILE).is_file()
+
+
 def _is_training(folder: Path) -> bool:
     return bool(_metrics_files(folder))
 
@@ -248,5 +267,6 @@ def _is_training(folder: Path) -> bool:
 READERS: dict[Callable[[Path], Run], Callable[[Path], bool]] = {
     read_evaluation: _is_evaluation,
     read_diagnosis: _is_diagnosis,
+    read_surprise: _is_surprise,
     read_training: _is_training,
 }
