@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.probing import films
+from tests import films
 from vjepa_wm import probe
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.trajectories import TrajectoryWriter

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.probing import films
+from tests import films
 from vjepa_wm.errors import DataError
-from vjepa_wm.probing.decoding import (
+from vjepa_wm.data.videos import (
     Timeline,
     UnreadableError,
     is_video,
