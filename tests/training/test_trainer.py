@@ -326,3 +326,26 @@ def test_a_trainer_needs_a_budget_and_validations() -> None:
         Trainer(**{**SETTINGS, "steps": None})
     with pytest.raises(ValueError, match="validate_every must be at least 1"):
         Trainer(**{**SETTINGS, "validate_every": 0})
+
+
+class Pieces(Toy):
+    """Gives the loss of each half of a batch when it is asked for."""
+
+    def loss(self, rng: np.random.Generator, share: float) -> Iterator[tuple]:
+        x = torch.from_numpy(rng.normal(size=(8, 3))).float()
+        for half in x.chunk(2):
+            loss = (self.module(half) - half.sum(1, keepdim=True)).square().mean() / 2
+            yield loss, {"half": loss / 2}
+
+
+def test_a_loss_in_pieces_is_their_sum(tmp_path: Path) -> None:
+    """One step per batch, the same as of the whole, and one figure in the log."""
+    whole, pieces = Toy(), Pieces()
+    for toy, name in ((whole, "whole"), (pieces, "pieces")):
+        toy.module[1].p = 0.0
+        toy.fit(tmp_path / name)
+    for one, other in zip(whole.module.parameters(), pieces.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rel=1e-3)
+    logs = rows(tmp_path / "whole"), rows(tmp_path / "pieces")
+    for row, other in zip(*logs, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)

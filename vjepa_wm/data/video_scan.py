@@ -177,7 +177,10 @@ def _state(path: Path) -> list[int]:
     files = [path]
     if path.is_dir():
         files = [inner for inner in path.iterdir() if inner.suffix.lower() in PICTURES]
-    stats = [file.stat() for file in files]
+    try:
+        stats = [file.stat() for file in files]
+    except OSError:  # such as a link to nowhere; why is said by who opens it
+        return [0, 0, 0]
     return [len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
 
 
