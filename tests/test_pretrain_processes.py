@@ -1,4 +1,4 @@
-"""Several processes train as one does: same losses, same weights, and each goes on with the other."""
+"""Several processes train as one does, and each goes on with what the other left."""
 
 import json
 import os

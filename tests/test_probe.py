@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny
-from tests import films
+from tests import films, tiny
 from vjepa_wm import probe
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.trajectories import TrajectoryWriter

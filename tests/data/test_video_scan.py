@@ -1,4 +1,4 @@
-"""A folder is looked at once: what is in it is found, what is broken is listed, a restart is quick."""
+"""A folder is looked at once: what is in it is found, a restart looks at what is new only."""
 
 from pathlib import Path
 
@@ -90,7 +90,9 @@ def test_a_restart_looks_at_what_is_new_only(root: Path, tmp_path: Path, monkeyp
     assert scan(root, cache).digest == changed.digest
 
 
-def test_what_was_seen_before_an_interruption_counts(root: Path, tmp_path: Path, monkeypatch) -> None:
+def test_what_was_seen_before_an_interruption_counts(
+    root: Path, tmp_path: Path, monkeypatch
+) -> None:
     timeline, looked = video_scan.timeline, []
 
     def interrupted(path: Path, **options: float) -> object:

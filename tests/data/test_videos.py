@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from tests import films
-from vjepa_wm.errors import DataError
 from vjepa_wm.data.videos import (
     Cut,
     Timeline,
@@ -17,6 +16,7 @@ from vjepa_wm.data.videos import (
     read_pictures,
     timeline,
 )
+from vjepa_wm.errors import DataError
 
 EVEN = Timeline(np.arange(10) / 10, 1.0, is_even=True)
 

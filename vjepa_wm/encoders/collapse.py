@@ -6,7 +6,7 @@ from vjepa_wm.errors import UnknownNameError
 
 # Under which a figure of `vjepa_wm.pretraining.monitors` means collapse. Latents are layer-normed,
 # so 1 is the most that frames can differ; random weights give 0.08 on our simulations.
-FLOORS = {"frame_std": 0.02, "effective_rank": 4.0}
+FLOORS = {"frame_std": 0.02, "effective_rank": 2.0}
 MEANING = {
     "frame_std": "standard deviation over frames",
     "effective_rank": "effective rank of its tokens",

@@ -51,8 +51,8 @@ class ClipSteps:
         for step, stride in zip(self.seconds, strides, strict=True):
             if abs(step * fps - stride) > OFF_STEP * stride:
                 raise SettingError(
-                    f"seconds={step:g}: {trajectories.folder} has {fps:g} frames per second, wanted "
-                    f"about a multiple of {1 / fps:g} s; the nearest is {stride / fps:g}"
+                    f"seconds={step:g}: {trajectories.folder} has {fps:g} frames per second, "
+                    f"wanted about a multiple of {1 / fps:g} s; the nearest is {stride / fps:g}"
                 )
         return strides
 

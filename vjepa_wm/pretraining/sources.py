@@ -155,7 +155,7 @@ class VideoSource:
         if len(videos) < 2:
             listed = "; ".join(f"{name} ({why})" for name, why in list(self.skipped.items())[:3])
             raise DataError(
-                f"{scan.root}: wanted at least two videos that can be used, one of them to validate "
+                f"{scan.root}: wanted at least two videos that can be used, one to validate "
                 f"on, got {len(videos)}. {len(self.skipped)} skipped: {listed}"
             )
         self.videos, self.held_out = (
@@ -228,8 +228,9 @@ class VideoSource:
             except UnreadableError as error:
                 self.skipped[video.name] = str(error)
         if not clips:
-            raise DataError(f"none of the {len(self.held_out)} held-out videos of {self.folder} "
-                            "can be read")
+            raise DataError(
+                f"none of the {len(self.held_out)} held-out videos of {self.folder} can be read"
+            )
         length = min(map(len, clips))
         return torch.from_numpy(np.stack([clip[:length] for clip in clips]))
 

@@ -187,7 +187,7 @@ class _Loop:
         return min(max(shares), 1.0)
 
     def backward(self, loss_fn: LossFn, share: float, autocast: torch.autocast) -> None:
-        """Backpropagate the loss of a batch, piece by piece where it comes in pieces, and log it."""
+        """Backpropagate the loss of a batch, piece by piece where it comes so, and log it."""
         with autocast:
             made = loss_fn(self.rng, share)
         pieces = iter([made] if isinstance(made, tuple) else made)
