@@ -117,7 +117,7 @@ def build_objective(cfg: DictConfig) -> None:
     vit = VideoViT(patch_size=4, tubelet_size=2, embed_dim=12, depth=1, num_heads=1)
     sizes = {"embed_dim": 12, "predictor_embed_dim": 8, "depth": 1, "num_heads": 1}
     predictor = partial(MaskPredictor, num_mask_tokens=1, **sizes)
-    objective = instantiate(cfg, _partial_=True)(vit, predictor)
+    objective = instantiate(cfg, _partial_=True, _convert_="all")(vit, predictor)
     masks = [(torch.tensor([[0, 1]]), torch.tensor([[2, 3]]))]
     loss, _ = objective.loss(torch.randn(1, 3, 2, 8, 8), masks, torch.zeros(1, dtype=int), 0.5)
     loss.backward()

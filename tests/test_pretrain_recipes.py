@@ -99,7 +99,7 @@ def test_the_published_figures_are_set() -> None:
         augment = cfg.augmentation
         assert (list(augment.crop_scale), list(augment.crop_aspect)) == ([0.3, 1.0], [0.75, 1.35])
         assert cfg.objective.loss_exponent == 1
-        terms = instantiate(cfg.objective.terms)
+        terms = instantiate(cfg.objective.terms, _convert_="all")
         assert not any(any(term.weights.values()) for term in terms.values())
     assert [cfg.objective.ema_decay for cfg in (first, second, third)] == [0.998, 0.99925, 0.99925]
     assert [cfg.objective.ema_decay_end for cfg in (first, second, third)] == [1.0, None, None]

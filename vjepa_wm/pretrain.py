@@ -48,7 +48,9 @@ def main(cfg: DictConfig) -> None:
     torch.manual_seed(trainer.seed)
     vit = VideoViT(**network(cfg))
     predictor = partial(MaskPredictor, **mask_predictor_settings(cfg.mask_predictor, vit))
-    objective = instantiate(cfg.objective, _partial_=True)(vit, predictor).to(cfg.device)
+    # Terms are dataclasses, which only a plain mapping holds as they are
+    make_objective = instantiate(cfg.objective, _partial_=True, _convert_="all")
+    objective: Objective = make_objective(vit, predictor).to(cfg.device)
     if cfg.start_from is not None:
         take_state(objective, cfg.start_from)
     clips = ClipSampler(sets, num_frames=cfg.num_frames, strides=cfg.strides)
