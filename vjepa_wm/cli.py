@@ -284,8 +284,7 @@ def help_text(config_name: str, summary: str) -> str:
         )
         head = f"{choice}=  one of: {', '.join(names)}; default {option}. "
         bodies = {
-            name: (folder / group / f"{name}.yaml").read_text(encoding="utf-8")
-            for name in names
+            name: (folder / group / f"{name}.yaml").read_text(encoding="utf-8") for name in names
         }
         if any(GLOBAL_PACKAGE in body for body in bodies.values()):
             parts.append(f"{head}Each sets some options of the others.")

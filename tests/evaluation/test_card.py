@@ -40,9 +40,7 @@ def test_encoder_card_has_its_monitors() -> None:
             "trainer": {"batch_size": 24},
             "num_frames": 4,
             "objective": {
-                "terms": {
-                    "variance_covariance": {"variance_weight": 0.5, "covariance_weight": 0.1}
-                }
+                "terms": {"variance_covariance": {"variance_weight": 0.5, "covariance_weight": 0.1}}
             },
         },
         "figures": {

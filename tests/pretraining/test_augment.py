@@ -46,7 +46,7 @@ def test_boxes_have_the_area_and_shape_asked_for() -> None:
 def test_a_clip_is_cut_alike_in_all_frames_and_clips_differ() -> None:
     out = CropFlip(**PUBLISHED)(ramp(), np.random.default_rng(0))
     assert out.shape == ramp().shape and out.dtype == torch.float32
-    assert 0 <= out.min() and out[..., :2].max() <= 31.001
+    assert out.min() >= 0 and out[..., :2].max() <= 31.001
     for clip in out:
         assert torch.equal(clip[0, ..., :2], clip[1, ..., :2])
         torch.testing.assert_close(clip[..., 2], torch.arange(3.0).view(-1, 1, 1).expand(3, 32, 32))

@@ -29,9 +29,7 @@ def jepa(
     sizes = {"embed_dim": 24, "predictor_embed_dim": 16, "depth": 1, "num_heads": 1}
     return JEPA(
         randomise(VideoViT(**{**tiny.VIT, **switches})),
-        lambda **more: randomise(
-            MaskPredictor(**sizes, num_mask_tokens=num_mask_tokens, **more)
-        ),
+        lambda **more: randomise(MaskPredictor(**sizes, num_mask_tokens=num_mask_tokens, **more)),
         ema_decay=ema[0],
         ema_decay_end=ema[1],
         stretch=ema[2],
@@ -191,7 +189,9 @@ def test_terms_are_exact_under_autocast() -> None:
 
 
 @pytest.mark.parametrize(("share", "decay"), [(0.0, 0.9), (0.5, 0.94), (1.0, 0.98)])
-def test_the_decay_moves_in_a_line_that_is_cut_off(video, masks, share: float, decay: float) -> None:
+def test_the_decay_moves_in_a_line_that_is_cut_off(
+    video, masks, share: float, decay: float
+) -> None:
     """From 0.9 to 1.0 over 1.25 budgets, by the share the loss was computed at."""
     model = jepa(ema=(0.9, 1.0, 1.25))
     model.loss(video, masks, SOURCE, share)
@@ -235,7 +235,9 @@ def test_each_level_of_the_targets_is_normed_on_its_own(video, masks) -> None:
     assert targets.shape == (4, TOKENS, 48)
     last = F.layer_norm(model.target_encoder(video), (24,))
     torch.testing.assert_close(targets[..., 24:], last)
-    torch.testing.assert_close(targets[..., :24].mean(-1), torch.zeros(4, TOKENS), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        targets[..., :24].mean(-1), torch.zeros(4, TOKENS), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(
         targets[..., :24].std(-1, correction=0), torch.ones(4, TOKENS), atol=1e-3, rtol=0
     )

@@ -74,9 +74,7 @@ class PixelPrediction(nn.Module):
         parts: Parts = {}
         for context_ids, target_ids in masks:
             context = self.encoder(video, context_ids, hierarchical=bool(self.encoder.taps))
-            painted = self.mask_predictor(
-                context, context_ids, target_ids, grid=grid, mask_index=0
-            )
+            painted = self.mask_predictor(context, context_ids, target_ids, grid=grid, mask_index=0)
             error = painted.float() - gather_tokens(targets, target_ids)
             add_part(parts, "pixel_loss", error.square().mean() / len(masks))
         return parts["pixel_loss"], {"pixel_loss": parts["pixel_loss"].detach()}

@@ -29,7 +29,9 @@ def take_state(module: nn.Module, folder: str | Path) -> None:
         faults = tensor_faults(module.state_dict(), state)
     except UNREADABLE as error:
         reason = textwrap.shorten(str(error), 150) or type(error).__name__
-        raise CheckpointError(f"{path} cannot be read ({reason}): copy or train it again") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}): copy or train it again"
+        ) from error
     if faults:
         raise CheckpointError(
             f"cannot start from {path}, it is of other networks than these options make: {faults}"
