@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from vjepa_wm import distributed, pretrain
-from vjepa_wm.pretraining.jepa import JEPA, variance_covariance
+from vjepa_wm.pretraining.anti_collapse import variance_covariance
+from vjepa_wm.pretraining.jepa import JEPA
 
 OWN = Path(sys.argv[1])
 

@@ -102,15 +102,6 @@ def test_frames_of_another_size_are_refused(data, tmp_path, monkeypatch, capsys)
     )
 
 
-def test_clips_become_normalised_video() -> None:
-    """Channels first, frames in order."""
-    clips = tiny.pixels(2, 3, 4, 5)
-    video = pretrain.to_video(clips)
-    assert video.shape == (2, 3, 3, 4, 5)
-    wanted = (clips[1, 2, 3, 4, 0] / 255 - 0.485) / 0.229
-    torch.testing.assert_close(video[1, 0, 2, 3, 4], wanted)
-
-
 FIRST_LOSSES = {
     "loss": 1.2647816407571983,
     "prediction_loss": 0.8301251532263948,

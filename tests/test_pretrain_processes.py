@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 SIZE = 32
 OPTIONS = ["vit=tiny", "mask_predictor=tiny", f"image_size={SIZE}", "trainer.batch_size=4"]
 OPTIONS += ["trainer.validate_every=2", "trainer.precision=fp32", "validation_episodes=1"]
-OPTIONS += ["variance_weight=0", "covariance_weight=0", "workers=0", "collapse.effective_rank=0"]
+TERM = "objective.terms.variance_covariance"
+OPTIONS += [f"{TERM}.variance_weight=0", f"{TERM}.covariance_weight=0"]
+OPTIONS += ["workers=0", "collapse.effective_rank=0"]
 
 
 @pytest.fixture(scope="module")

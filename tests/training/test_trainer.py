@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.training import trainer as trainer_module
-from vjepa_wm.training.trainer import Trainer, schedule
+from vjepa_wm.training.trainer import Trainer
 
 SETTINGS = {
     "steps": 12,
@@ -307,18 +307,6 @@ def test_a_state_of_another_model_is_refused(straight) -> None:
     _, folder, _ = straight
     with pytest.raises(CheckpointError, match=r"state\.pt does not fit this run .*size mismatch"):
         Toy(width=5).fit(folder)
-
-
-def test_the_schedule_climbs_then_falls_along_a_cosine() -> None:
-    """To its peak when the warm-up ends, and down to a hundredth."""
-    assert schedule(0.1, 0.2) == pytest.approx(0.5)
-    assert schedule(0.0, 0.2) == pytest.approx(0.01)
-    assert schedule(0.2, 0.2) == pytest.approx(1.0)
-    assert schedule(0.6, 0.2) == pytest.approx(0.505)
-    assert schedule(1.0, 0.2) == pytest.approx(0.01)
-    assert schedule(0.0, 0.0) == pytest.approx(1.0)
-    falling = [schedule(share, 0.2) for share in np.linspace(0.2, 1.0, 50)]
-    assert falling == sorted(falling, reverse=True)
 
 
 def test_a_trainer_needs_a_budget_and_validations() -> None:

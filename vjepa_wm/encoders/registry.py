@@ -127,8 +127,8 @@ def _load_ours(
     if "figures" in config and (faults := collapse_faults(config["figures"])):
         _log.warning(
             "the encoder in %s has collapsed, nearly all frames look alike to it: %s on held-out "
-            "frames of its training. Do not plan with it; pretrain again with a larger "
-            "variance_weight, or for fewer steps",
+            "frames of its training. Do not plan with it; pretrain again with larger weights of "
+            "objective.terms, or for fewer steps",
             folder,
             ", ".join(faults),
         )

@@ -101,11 +101,13 @@ class Augment:
         area: Smallest and largest share of the picture's area; None cuts out the middle.
         aspect: Smallest and largest width / height of what is cut out.
         flip: Mirror half of the clips.
+        trajectories: Cut frames of trajectories, too, and not of videos alone.
     """
 
     area: Sequence[float] | None = (0.3, 1.0)
     aspect: Sequence[float] = (0.75, 1.35)
     flip: bool = True
+    trajectories: bool = False
 
     def __post_init__(self) -> None:
         for name, limits in (("area", self.area), ("aspect", self.aspect)):

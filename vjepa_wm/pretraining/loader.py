@@ -38,11 +38,13 @@ class Plan(NamedTuple):
         source: Index of the source of each clip (B,).
         clips: The clips, B.
         masks: Context ids (B, Lc) and target ids (B, Lt) for each kind of mask.
+        is_still: Whether the first frames are shown alone, as images.
     """
 
     source: NDArray[np.int64]
     clips: Sequence[Clip]
     masks: Sequence[tuple[Tensor, Tensor]]
+    is_still: bool = False
 
 
 class ClipSampler:

@@ -21,6 +21,7 @@ from vjepa_wm.errors import CheckpointError, SettingError
 from vjepa_wm.files import atomic_path
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.progress import no_progress, progress
+from vjepa_wm.training.schedules import HalfCosine, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,16 @@ class Trainer:
         steps: number of optimiser steps, or None for no limit.
         minutes: training time in minutes, or None for no limit; the sooner of the two ends it.
         batch_size: samples per step, for the caller's loss function.
-        learning_rate: peak of the schedule: linear warm-up, then a half cosine to 1 % of it.
+        learning_rate: peak of the schedule.
         weight_decay: AdamW's, on matrices only.
         warmup: share of the budget spent warming up.
-        clip_grad: largest gradient norm.
+        clip_grad: largest gradient norm, or None for no limit.
         validate_every: steps between validations and checkpoints.
         precision: `auto`, `bf16` or `fp32`.
         seed: of the sampler and of the initial weights.
         accumulate: pieces a batch is worked through in, for the caller's loss function.
+        schedule: how learning rate and weight decay move over the budget; None is a linear warm-up,
+            then a half cosine to 1 % of the peak.
     """
 
     def __init__(
@@ -66,11 +69,12 @@ class Trainer:
         learning_rate: float,
         weight_decay: float,
         warmup: float,
-        clip_grad: float,
+        clip_grad: float | None,
         validate_every: int,
         precision: str,
         seed: int,
         accumulate: int = 1,
+        schedule: Schedule | None = None,
     ) -> None:
         if steps is None and minutes is None:
             raise SettingError("the trainer needs a budget: give steps, minutes or both")
@@ -89,6 +93,7 @@ class Trainer:
         self.precision = precision
         self.seed = seed
         self.accumulate = accumulate
+        self.schedule: Schedule = HalfCosine() if schedule is None else schedule
 
     def fit(
         self,
@@ -206,15 +211,27 @@ class _Loop:
 
     def optimise(self, share: float) -> None:
         """Take one optimiser step at the learning rate of this share of the budget."""
-        rate = self.trainer.learning_rate * schedule(share, self.trainer.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self._set_rates(share)
         distributed.average_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip_grad)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._largest_norm(share))
         self._require_finite("gradient norm", float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+
+    def _set_rates(self, share: float) -> None:
+        """Set learning rate and weight decay to those of this share of the budget."""
+        trainer = self.trainer
+        rate = trainer.learning_rate * trainer.schedule.rate(share, trainer.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        decayed = self.optimizer.param_groups[0]
+        decayed["weight_decay"] = trainer.schedule.weight_decay(share, trainer.weight_decay)
+
+    def _largest_norm(self, share: float) -> float:
+        limit = self.trainer.clip_grad
+        clips = limit is not None and self.trainer.schedule.clips(share, self.trainer.warmup)
+        return limit if clips else math.inf
 
     def log(self, values: Logs) -> None:
         """Keep running averages of the loss and its parts."""
@@ -331,10 +348,3 @@ class _Loop:
             self.module.load_state_dict(self.best["state"])
         distributed.share_state(self.module.state_dict().values())
         return distributed.from_first(self.best and self.best["figures"])
-
-
-def schedule(share: float, warmup: float) -> float:
-    """Learning rate as a multiple of its peak: linear warm-up, then half a cosine down to 1 %."""
-    if share < warmup:
-        return max(share / warmup, 0.01)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
