@@ -38,7 +38,7 @@ from vjepa_wm.pretraining.start import Start, open_start, take_start, train_last
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.trainer import Logs, Loss, LossFn, Trainer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("vjepa_wm.pretrain")  # also where it is run, as __main__
 
 IMAGE_SIZE = 64  # where neither the options nor a start say another
 SKIPPED = "skipped_videos.json"
@@ -60,7 +60,7 @@ def pretrain(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     start = begin(cfg)
     trainer: Trainer = instantiate(cfg.trainer)
-    rows = own_rows(trainer)
+    rows = own_rows(cfg, trainer)
     with distributed.first_before_others():
         sources = open_sources(cfg)
     jepa = build_jepa(cfg, start, seed=trainer.seed)
@@ -102,7 +102,7 @@ def begin(cfg: DictConfig) -> Start | None:
     return start
 
 
-def own_rows(trainer: Trainer) -> list[int]:
+def own_rows(cfg: DictConfig, trainer: Trainer) -> list[int]:
     """Rows of every batch that are this process's: every n-th, so that each has all sources.
 
     Raises:
@@ -113,6 +113,13 @@ def own_rows(trainer: Trainer) -> list[int]:
         raise SettingError(
             f"trainer.batch_size {count} must be a multiple of {processes} processes times "
             f"trainer.accumulate {trainer.accumulate}"
+        )
+    if processes * trainer.accumulate > 1 and (cfg.variance_weight or cfg.covariance_weight):
+        logger.warning(
+            "the variance and covariance terms compare the %d clips of one piece, not the %d of a "
+            "batch: make trainer.batch_size larger, or set their weights to 0",
+            count // (processes * trainer.accumulate),
+            count,
         )
     return list(range(distributed.rank(), count, processes))
 
