@@ -230,4 +230,4 @@ def test_training_starts_from_published_weights(data, tmp_path, monkeypatch, nam
     wanted = load_encoder(name, path, dtype="fp32")
     found = load_encoder(str(tmp_path / "run"), dtype="fp32", pool=1, image_size=16)
     frames = tiny.pixels(1, 2, 16, 16)
-    torch.testing.assert_close(found.encode(frames), wanted.encode(frames), atol=2e-2, rel=1e-2)
+    torch.testing.assert_close(found.encode(frames), wanted.encode(frames), atol=2e-2, rtol=1e-2)

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vjepa_wm.errors import VjepaWmError
 from vjepa_wm.precision import check_device
 
 BUCKET = 1 << 24  # gradient entries that are averaged together
@@ -35,6 +36,7 @@ def processes(device: str) -> Iterator[str]:
 
     Raises:
         SettingError: There are fewer cards than processes.
+        VjepaWmError: Another process has ended.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield device
@@ -44,7 +46,12 @@ def processes(device: str) -> Iterator[str]:
         torch.cuda.set_device(check_device(device))
     backend = "nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
-    yield device
+    try:
+        yield device
+    except RuntimeError as error:
+        if "onnection" not in str(error):  # as in "Connection closed by peer"
+            raise
+        raise VjepaWmError(f"process {rank()} ends, as another one has; see its error") from error
     dist.destroy_process_group()  # not after an error, in which the others do not join
 
 

@@ -25,7 +25,7 @@ from vjepa_wm.data.video_scan import scan_videos
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import SettingError
-from vjepa_wm.pretraining.batches import BatchLoss, own_rows, planner
+from vjepa_wm.pretraining.batches import BatchLoss, own_rows, planner, warn_of_parted_terms
 from vjepa_wm.pretraining.clips import Augment, ClipSteps
 from vjepa_wm.pretraining.folders import add_faults, open_sources, report_skipped
 from vjepa_wm.pretraining.jepa import JEPA
@@ -69,6 +69,7 @@ def pretrain(cfg: DictConfig) -> None:
     trainer: Trainer = instantiate(cfg.trainer)
     rows = own_rows(trainer.batch_size, pieces=trainer.accumulate)
     objective = build_objective(cfg, start, seed=trainer.seed)
+    warn_of_parted_terms(objective, trainer.batch_size, pieces=trainer.accumulate)
     with distributed.first_before_others():
         sources = open_data(cfg)
     report_skipped(out, sources)

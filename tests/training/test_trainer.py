@@ -333,7 +333,7 @@ def test_a_loss_in_pieces_is_their_sum(tmp_path: Path) -> None:
         toy.module[1].p = 0.0
         toy.fit(tmp_path / name)
     for one, other in zip(whole.module.parameters(), pieces.module.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rel=1e-3)
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
     logs = rows(tmp_path / "whole"), rows(tmp_path / "pieces")
     for row, other in zip(*logs, strict=True):
         assert row == pytest.approx(other, rel=1e-3)

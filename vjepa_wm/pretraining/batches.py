@@ -3,6 +3,7 @@
 Shapes: B clips, C H W image, T frames, S side of the square.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -13,9 +14,12 @@ from vjepa_wm import distributed
 from vjepa_wm.encoders.frozen import normalise
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import SettingError
+from vjepa_wm.pretraining.jepa import JEPA
 from vjepa_wm.pretraining.loader import Batch, ClipLoader, ClipSampler, Plan
 from vjepa_wm.pretraining.masks import MultiBlockMasks, TubeMasks
 from vjepa_wm.pretraining.objective import Objective, Parts
+
+logger = logging.getLogger(__name__)
 
 
 def own_rows(batch_size: int, *, pieces: int) -> list[int]:
@@ -31,6 +35,18 @@ def own_rows(batch_size: int, *, pieces: int) -> list[int]:
             f"trainer.accumulate {pieces}"
         )
     return list(range(distributed.rank(), batch_size, processes))
+
+
+def warn_of_parted_terms(objective: Objective, batch_size: int, *, pieces: int) -> None:
+    """Say how few clips the terms against collapse compare where a batch is shared out."""
+    parts = distributed.world_size() * pieces
+    if parts > 1 and isinstance(objective, JEPA) and objective.terms:
+        logger.warning(
+            "the terms against collapse compare the %d clips of one piece, not the %d of a batch: "
+            "make trainer.batch_size larger, or set the weights of objective.terms to 0",
+            batch_size // parts,
+            batch_size,
+        )
 
 
 def planner(
