@@ -174,16 +174,6 @@ def test_the_baseline_has_no_mask_predictor_to_load(data, tmp_path, monkeypatch)
         load_mask_predictor(str(tmp_path))
 
 
-@pytest.mark.parametrize("options", [["recipe=pixels"], ["recipe=compact"]])
-def test_a_trivial_video_is_learned(data, tmp_path, monkeypatch, options: list[str]) -> None:
-    """The loss that falls is that of the objective; JEPA's must not fall by collapse alone."""
-    options = [*options, "trainer.steps=60", "trainer.validate_every=20", "select=null"]
-    rows = run(monkeypatch, data, tmp_path, *options, "trainer.learning_rate=3e-3", "strides=[1]")
-    name = "pixel_loss" if "recipe=pixels" in options else "prediction_loss"
-    assert rows[-1][name] < 0.8 * rows[1][name]
-    assert rows[-1]["effective_rank"] > 2
-
-
 def test_sigreg_can_be_switched_on_in_any_recipe(data, tmp_path, monkeypatch) -> None:
     options = ["recipe=vjepa2", "objective.terms.sigreg.weight=1", "trainer.steps=3"]
     assert run(monkeypatch, data, tmp_path, *options)[-1]["sigreg_loss"] > 0
@@ -196,4 +186,21 @@ def test_an_impossible_share_of_stills_is_refused(data, tmp_path, monkeypatch, c
 
 
 # Step -> running averages and monitors
-BEFORE: dict[int, dict[str, float]] = {}
+BEFORE: dict[int, dict[str, float]] = {
+    3: {
+        "loss": 1.2074942142486573,
+        "prediction_loss": 0.8320263666152954,
+        "variance_loss": 0.49637271866798405,
+        "covariance_loss": 1.272814593243599,
+        "frame_std": 0.0739046260714531,
+        "effective_rank": 5.052342266860333,
+    },
+    7: {
+        "loss": 1.2044266536808494,
+        "prediction_loss": 0.8287736067504882,
+        "variance_loss": 0.48689852700911807,
+        "covariance_loss": 1.3220375878350794,
+        "frame_std": 0.07498402893543243,
+        "effective_rank": 5.058788110591865,
+    },
+}

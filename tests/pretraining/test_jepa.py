@@ -292,3 +292,20 @@ def test_images_have_a_weight_and_a_path_of_their_own(video) -> None:
     loss.backward()
     assert model.encoder.patch_embed_img.proj.weight.grad is not None
     assert model.encoder.patch_embed.proj.weight.grad is None
+
+
+def test_a_trivial_video_is_learned(masks) -> None:
+    """The loss falls, and the two kinds of clips there are do not fall together."""
+    model = jepa(VarianceCovariance(0.5, 0.1), ema=(0.95, None, 1.0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for step in range(50):
+        loss, parts = model.loss(tiny.standing_waves(4, seed=step), masks, SOURCE, 0.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.update_target()
+        losses.append(float(parts["prediction_loss"]))
+    assert sum(losses[-5:]) / 5 < 0.82 * losses[0]
+    features = model.targets(tiny.standing_waves(8, seed=1))
+    assert features.std(dim=0).mean() > 0.05
