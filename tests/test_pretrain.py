@@ -153,6 +153,12 @@ def test_videos_and_trajectories_are_trained_on_together(
         (["collapse={std:1}"], "std"),
         (["train_blocks=9"], "train_blocks: wanted 1 to 2, or null, got 9"),
         (["start_from=compcat"], "Did you mean 'compact'"),
+        (
+            ["start_from=compact", "state_from=here"],
+            "start_from=compact and state_from=here: wanted",
+        ),
+        (["state_from=nowhere"], "no state.pt in"),
+        (["image_share=1.5"], "image_share: wanted a share in [0, 1], got 1.5"),
         (["start_from=timm:vit_tiny"], "a ViT of timm sees single frames"),
     ],
 )

@@ -179,10 +179,40 @@ def test_sigreg_can_be_switched_on_in_any_recipe(data, tmp_path, monkeypatch) ->
     assert run(monkeypatch, data, tmp_path, *options)[-1]["sigreg_loss"] > 0
 
 
-def test_an_impossible_share_of_stills_is_refused(data, tmp_path, monkeypatch, capsys) -> None:
-    with pytest.raises(SystemExit):
-        run(monkeypatch, data, tmp_path, "image_share=1.5")
-    assert "image_share: wanted a share in [0, 1], got 1.5" in capsys.readouterr().err
+@pytest.mark.parametrize("recipe", ["vjepa2_1", "pixels"])
+def test_every_objective_trains_in_pieces_and_by_its_last_blocks(
+    data, tmp_path, monkeypatch, recipe: str
+) -> None:
+    """Pieces and recomputed activations change nothing; blocks that are not trained stay."""
+    options = [f"recipe={recipe}", "image_share=0", "trainer.steps=2", "train_blocks=1"]
+    options += ["trainer.warmup=0", "select=null"]
+    memory = ["trainer.accumulate=2", "checkpoint_activations=true"]
+    for name, more in {"whole": ["trainer.steps=0"], "plain": [], "saving": memory}.items():
+        run(monkeypatch, data, tmp_path / name, *options, *more)
+    before, plain, saving = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True)["module"]
+        for name in ("whole", "plain", "saving")
+    )
+    names = [name for name in plain if "qkv.bias" not in name]  # keys have no gradient but rounding
+    change, difference = (
+        torch.cat([(plain[n] - other[n]).flatten() for n in names]).norm()
+        for other in (before, saving)
+    )
+    assert change > 0 and difference < 0.02 * change
+    for name, tensor in before.items():
+        if name.startswith(("encoder.patch_embed", "encoder.blocks.0.")):
+            assert torch.equal(tensor, plain[name]), name
+
+
+def test_a_recipe_takes_the_network_it_starts_from(data, tmp_path, monkeypatch) -> None:
+    """One level, rotary positions and the sizes of that encoder; and records them as they are."""
+    run(monkeypatch, data, tmp_path / "first", "trainer.steps=0")
+    options = ["recipe=vjepa2_1", "positions=sincos", f"start_from={tmp_path / 'first'}"]
+    rows = run(monkeypatch, data, tmp_path / "second", *options, "vit=compact", "trainer.steps=2")
+    assert "context_loss" in rows[-1]
+    first, second = (load_checkpoint(tmp_path / name).config for name in ("first", "second"))
+    assert second["vit"] == first["vit"]
+    assert (second["config"]["levels"], second["config"]["positions"]) == (1, "rotary")
 
 
 # Step -> running averages and monitors

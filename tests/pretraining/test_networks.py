@@ -1,11 +1,19 @@
 """Settings that follow from others: levels at published places, tables of the clip's grid."""
 
 import pytest
+import torch
 
 from vjepa_wm.encoders.families import TAPS
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import SettingError, UnknownNameError
-from vjepa_wm.pretraining.networks import mask_predictor_settings, taps, vit_settings
+from vjepa_wm.pretraining.mask_predictor import MaskPredictor
+from vjepa_wm.pretraining.networks import (
+    compile_networks,
+    mask_predictor_settings,
+    switches,
+    taps,
+    vit_settings,
+)
 
 VIT = {"patch_size": 4, "tubelet_size": 2, "embed_dim": 12, "depth": 6, "num_heads": 2}
 CLIPS = {"num_frames": 8, "image_size": 16}
@@ -37,3 +45,40 @@ def test_misspelt_positions_and_no_level_are_refused() -> None:
         vit_settings(VIT, positions="rotery", levels=1, **CLIPS)
     with pytest.raises(SettingError, match="levels must be at least 1"):
         vit_settings(VIT, positions="rotary", levels=0, **CLIPS)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "sincos"])
+@pytest.mark.parametrize("levels", [1, 4])
+def test_switches_are_read_off_the_settings_they_made(positions: str, levels: int) -> None:
+    settings = vit_settings(VIT, positions=positions, levels=levels, **CLIPS)
+    assert switches(settings) == (positions, levels)
+
+
+def test_every_way_into_the_networks_is_compiled(monkeypatch) -> None:
+    """Of a dense mask predictor both; names of parameters stay."""
+    called = []
+
+    def watched(function, *args: object):
+        def call(*args: object, **named: object) -> object:
+            called.append((type(function.__self__), function.__name__))
+            return function(*args, **named)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", watched)
+    vit = VideoViT(**VIT)
+    size = {"predictor_embed_dim": 8, "depth": 1, "num_heads": 1, "num_mask_tokens": 1}
+    predictor = MaskPredictor(embed_dim=12, dense=True, **size)
+    names = set(predictor.state_dict())
+    compile_networks([vit, predictor])
+    tokens = vit(torch.zeros(1, 3, 2, 8, 8))
+    ids = torch.arange(4).unsqueeze(0)
+    where = {"grid": (1, 2, 2), "mask_index": 0}
+    predictor.forward_dense(tokens[:, :2], ids[:, :2], ids[:, 2:], **where)
+    predictor(tokens[:, :2], ids[:, :2], ids[:, 2:], **where)
+    assert called == [
+        (VideoViT, "_call_impl"),
+        (MaskPredictor, "forward_dense"),
+        (MaskPredictor, "_call_impl"),
+    ]
+    assert set(predictor.state_dict()) == names
