@@ -4,10 +4,13 @@ python -m demos.reach_goal env=push
 python -m demos.reach_goal env=push model=runs/train_ac/push episodes=3 seed=7
 
 Writes an animation (now | goal | cost of the best imagined plan) and a strip of frames; with
-decoder=FOLDER (python -m vjepa_wm.train_decoder) also where the plan was imagined to end.
+decoder=FOLDER (python -m vjepa_wm.train_decoder) also where the plan was imagined to end. With
+live=8000 a browser shows it at http://localhost:8000 while it happens.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import numpy as np
 from omegaconf import DictConfig
 from PIL import Image
 
+from demos.live import LiveView
 from demos.pictures import curve, panel, save_animation, save_image, side_by_side
 from vjepa_wm.agent import MPCAgent
 from vjepa_wm.cli import progress, verb
@@ -26,6 +30,8 @@ from vjepa_wm.evaluation.charts import below
 from vjepa_wm.files import write_json
 
 STRIP_FRAMES = 6
+
+Show = Callable[[Image.Image], None]
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,29 @@ def main(cfg: DictConfig) -> None:
     decoder = None
     if cfg.decoder is not None:
         decoder = load_decoder(cfg.decoder, agent.world_model.encoder, device=cfg.device)
+    with nullcontext() if cfg.live is None else closing(LiveView(cfg.live)) as view:
+        if view is not None:
+            print(f"live: {view.address}", flush=True)
+        reached = reach_goals(cfg, env, agent, decoder, show=view.show if view else do_not_show)
+    print(f"{cfg.env.name}: {reached} of {cfg.episodes} goals reached")
+    result = {"level": cfg.level, "reached": reached, "episodes": cfg.episodes}
+    write_json(Path(cfg.out) / f"{cfg.env.name}.json", result)
+    env.close()
+
+
+def do_not_show(image: Image.Image) -> None:
+    """Stand in for a live view where nobody wants one."""
+
+
+def reach_goals(
+    cfg: DictConfig, env: gymnasium.Env, agent: MPCAgent, decoder: Decoder | None, *, show: Show
+) -> int:
+    """Run all episodes, write and print each; returns how many reached their goals."""
     reached = 0
     for episode in range(cfg.episodes):
         seed = cfg.seed + episode
-        shown = play(env, agent, decoder, seed=seed, level=cfg.level, max_steps=cfg.max_steps)
+        options = {"seed": seed, "level": cfg.level, "max_steps": cfg.max_steps}
+        shown = play(env, agent, decoder, show=show, **options)
         reached += shown.reached
         path = Path(cfg.out) / f"{cfg.env.name}_{seed}"
         write(shown, path, frames_per_second=env.metadata["render_fps"])
@@ -73,10 +98,7 @@ def main(cfg: DictConfig) -> None:
             f"distance {shown.distances[0]:.3f} -> {shown.distances[-1]:.3f} "
             f"{unit_of(env)}; {shown.seconds:.2f} s per action; {path}.webp, {path}.png"
         )
-    print(f"{cfg.env.name}: {reached} of {cfg.episodes} goals reached")
-    result = {"level": cfg.level, "reached": reached, "episodes": cfg.episodes}
-    write_json(Path(cfg.out) / f"{cfg.env.name}.json", result)
-    env.close()
+    return reached
 
 
 def make_env(cfg: DictConfig) -> gymnasium.Env:
@@ -101,11 +123,12 @@ def play(
     agent: MPCAgent,
     decoder: Decoder | None,
     *,
+    show: Show,
     seed: int,
     level: str,
     max_steps: int,
 ) -> Shown:
-    """Run one episode and draw it."""
+    """Run one episode and draw it, showing each frame as soon as it is planned from."""
     obs, info = env.reset(seed=seed, options={"level": level})
     goal = info["goal"]["pixels"]
     agent.reset(goal=goal)
@@ -120,12 +143,14 @@ def play(
         if decoder is not None:
             imagined.append(decoder.decode(agent.imagine_plan()[-1]).cpu().numpy())
         frames.append(draw(views[-1], goal, costs, imagined, max_steps))
+        show(frames[-1])
         obs, _, terminated, truncated, info = env.step(action)
         views.append(env.render())
         distances.append(first_distance(info))
         if terminated or truncated:
             break
     frames.append(draw(views[-1], goal, costs, imagined, max_steps))
+    show(frames[-1])
     if decoder is not None:
         imagined.append(decoder.decode(agent.goal[0]).cpu().numpy())
     return Shown(frames, views, goal, imagined, terminated, distances, seconds / len(costs))

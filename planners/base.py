@@ -27,6 +27,7 @@ class Plan:
         cost: `(B,)` what the cost function said of exactly these actions.
         mean: `(B, T, A)` centre of the last distribution; not the plan, but a good warm start.
         std: `(B, T, A)` its spread, in action units.
+        num_evaluated: How many candidates of each problem the cost function was asked about.
         history: One record per iteration that ran; empty unless asked for.
     """
 
@@ -34,6 +35,7 @@ class Plan:
     cost: Tensor
     mean: Tensor
     std: Tensor
+    num_evaluated: int
     history: tuple[IterationRecord, ...] = ()
 
 
@@ -96,7 +98,7 @@ class Planner(ABC):
             start = self._start(bounds, batch_size, warm_start)
             mean, std = self._search(search, start)
             actions, cost = search.finish()
-        return Plan(actions, cost, mean, std, tuple(search.history))
+        return Plan(actions, cost, mean, std, search.num_evaluated, tuple(search.history))
 
     @abstractmethod
     def _search(self, search: Search, start: Tensor) -> tuple[Tensor, Tensor]:

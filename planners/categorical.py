@@ -106,7 +106,9 @@ class CategoricalCEM:
                 first = (first + F.one_hot(warm_start, first.shape[-1])) / 2
             chances = self._search(search, first, uniform)
             actions, cost = search.finish()
-        return Plan(actions, cost, chances, _spread(chances), tuple(search.history))
+        spread = _spread(chances)
+        history = tuple(search.history)
+        return Plan(actions, cost, chances, spread, search.num_evaluated, history)
 
     def _search(self, search: Search, chances: Tensor, uniform: Tensor) -> Tensor:
         """Refine probabilities `(B, T, A, M)`; `uniform` `(A, M)` are equal ones."""

@@ -143,6 +143,7 @@ class Search:
     keep_history: bool
     history: list[IterationRecord] = field(default_factory=list, init=False)
     is_over: bool = field(default=False, init=False)  # the deadline has ended the search
+    num_evaluated: int = field(default=0, init=False)  # candidates of each problem so far
 
     def __post_init__(self) -> None:
         if self.deadline_ms is not None and not self.deadline_ms > 0:
@@ -201,6 +202,7 @@ class Search:
 
     def _take(self, candidates: Tensor, raw: Tensor) -> Tensor:
         """Count bad costs, keep the best, and return the costs."""
+        self.num_evaluated += raw.shape[1]
         finite = torch.isfinite(raw)
         self._num_bad = self._num_bad + (~finite).sum()
         costs = torch.where(finite, raw, torch.inf).to(self.noise.dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from vjepa_wm import load_world_model, make_weights
 from vjepa_wm.errors import SettingError, UnknownNameError
@@ -90,24 +90,6 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert "recorded 0 frames" in second.stdout
     assert read_json(shipped / "reacher" / "config.json")["weights_digest"] == digest
-
-
-def test_tasks_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never more jobs than tasks, each with its cores and its log."""
-    monkeypatch.setattr(make_weights, "available_cores", lambda: 16)
-    ran = []
-
-    def stage(cfg: DictConfig, *task: str, threads: int, log: Path) -> None:
-        ran.append((task, threads, log.name))
-
-    for jobs, threads in ((None, 8), (1, 16), (40, 8)):
-        cfg = OmegaConf.create({"jobs": jobs, "out": str(tmp_path)})
-        ran.clear()
-        make_weights.side_by_side(cfg, stage, [("push", "near"), ("push", "far")])
-        assert sorted(ran) == [
-            (("push", "far"), threads, "push_far.log"),
-            (("push", "near"), threads, "push_near.log"),
-        ]
 
 
 def test_a_misspelt_environment_is_found_before_anything_is_done() -> None:

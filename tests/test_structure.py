@@ -99,6 +99,7 @@ ARROWS: dict[str, set[str]] = {
         "world_model",
     },
     "cli": set(),
+    "stages": {"data"},
 }
 # Third-party packages a part may import at all. Verbs and cli may use Hydra besides LIBRARY.
 LIBRARY = {

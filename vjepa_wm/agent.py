@@ -84,12 +84,22 @@ class MPCAgent:
         self.subgoal_steps = subgoal_steps
         self._num_episodes = 0  # begun so far: noise follows from it, not from how they are batched
         self.goal: Tensor | None = None  # latents (n, P, D) of what is planned for now
+        self._num_plans = 0  # made so far, and the frames imagined for them
+        self._num_frames = 0
         self._given_goal: Tensor | None = None  # pixels, as `get_action` last got them
 
     @property
     def device(self) -> torch.device:
         """Where the world model lives."""
         return next(self.world_model.parameters()).device
+
+    @property
+    def frames_per_plan(self) -> float:
+        """Frames imagined per plan, a mean over all so far: candidates x planned steps; else nan.
+
+        A gradient planner's also go backwards, which costs about twice as much again.
+        """
+        return self._num_frames / self._num_plans if self._num_plans else float("nan")
 
     def reset(self, goal: Pixels | Mapping[str, Pixels], *, subgoals: Pixels | None = None) -> None:
         """Forget everything and take a goal image, and perhaps images to pass on the way there.
@@ -241,6 +251,8 @@ class MPCAgent:
             seeds=torch.tensor([slot.next_seed() for slot in slots]),
             deadline_ms=self.deadline_ms,
         )
+        self._num_plans += len(slots)
+        self._num_frames += len(slots) * plan.num_evaluated * self.planner.horizon
         for slot, actions, cost in zip(slots, plan.actions, plan.cost.tolist(), strict=True):
             slot.take(actions, cost)
 

@@ -8,8 +8,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 
@@ -169,7 +169,7 @@ def check_overrides(
         VjepaWmError: If an option cannot be read or has an impossible value.
     """
     path = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
-    with hydra.initialize_config_module("configs", version_base="1.3"):
+    with _configs():
         try:
             parsed = OverridesParser.create().parse_overrides(overrides)
             groups = [override for override in parsed if _is_group(override)]
@@ -185,6 +185,18 @@ def check_overrides(
                 hydra.compose(config_name, overrides=path + overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise VjepaWmError(str(error).strip()) from error
+
+
+@contextmanager
+def _configs() -> Iterator[None]:
+    """Open the configs to Hydra, also from within a verb, which runs under Hydra already."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module("configs", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _loader() -> "hydra._internal.config_loader_impl.ConfigLoaderImpl":

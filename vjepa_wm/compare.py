@@ -2,7 +2,8 @@
 
 Runs of the same environment and level are compared task by task with the first of them: the
 difference in success with its 95 % interval (paired bootstrap), how many goals were gained and
-lost, and which options differ.
+lost, and which options differ. With --seeds the runs are taken for one method trained with several
+seeds: for each environment, level and agent the mean success over seeds with its 95 % interval.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from vjepa_wm.cli import EXIT_USAGE
 from vjepa_wm.errors import VjepaWmError
-from vjepa_wm.evaluation.comparison import comparison, read_run
+from vjepa_wm.evaluation.comparison import comparison, over_seeds, read_run
 
 
 def main() -> None:
@@ -22,10 +23,12 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders that evaluate wrote")
+    parser.add_argument("--seeds", action="store_true", help="runs of one method, one per seed")
     options = parser.parse_args()
     try:
         entries = [entry for folder in options.runs for entry in read_run(folder)]
-        print("\n".join(comparison(entries)))
+        lines = over_seeds(entries) if options.seeds else comparison(entries)
+        print("\n".join(lines))
     except VjepaWmError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)

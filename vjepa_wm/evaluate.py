@@ -116,7 +116,9 @@ def run_agents(
             progress=progress,
             reel=reels[name],
         )
-        rows.append(summarise(name, episodes[name], seconds=time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        frames = agent.frames_per_plan if isinstance(agent, MPCAgent) else None
+        rows.append(summarise(name, episodes[name], seconds=seconds, frames_per_plan=frames))
     return episodes, rows
 
 

@@ -8,42 +8,43 @@ one per core.
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from vjepa_wm.cli import run_verb, verb
-from vjepa_wm.data.collection import available_cores
 from vjepa_wm.encoders.registry import shipped_folder
-from vjepa_wm.errors import SettingError, UnknownNameError
+from vjepa_wm.errors import UnknownNameError
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.files import atomic_path, read_json, write_json
 from vjepa_wm.loading import SHIPPED
+from vjepa_wm.stages import check_jobs, run_stage
 
 EVALUATION = "evaluation.json"
-Stage = Callable[..., None]
 
 
 @verb("make_weights")
 def main(cfg: DictConfig) -> None:
     """Collect, pretrain, train, measure and ship; a run that was stopped continues."""
-    Path(cfg.out).mkdir(parents=True, exist_ok=True)
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     check_environments(cfg)
     for env in cfg.minutes:
         run_verb("collect", f"env={env}", f"episodes={cfg.episodes[env]}", *cfg.more.collect)
     pretrain(cfg)
-    side_by_side(cfg, train, [(env,) for env in cfg.minutes])
+    tasks = [(env,) for env in cfg.minutes]
+    run_stage(partial(train, cfg), tasks, jobs=cfg.jobs, logs=out)
     print(
         f"# all but measuring: {(time.perf_counter() - began) / 60:.0f} minutes, "
         f"{children_cpu_minutes():.0f} CPU-minutes in this run",
         flush=True,
     )
-    side_by_side(cfg, measure, [(env, level) for env in cfg.minutes for level in levels(env)])
+    tasks = [(env, level) for env in cfg.minutes for level in levels(env)]
+    run_stage(partial(measure, cfg), tasks, jobs=cfg.jobs, logs=out)
     write_cards(cfg)
 
 
@@ -57,20 +58,7 @@ def check_environments(cfg: DictConfig) -> None:
     for env in (*cfg.minutes, *cfg.episodes, *cfg.proprio):
         if env not in SHIPPED:
             raise UnknownNameError("environment", str(env), SHIPPED)
-    if cfg.jobs is not None and cfg.jobs < 1:
-        raise SettingError(f"jobs: wanted at least 1, or null for one per core, got {cfg.jobs}")
-
-
-def side_by_side(cfg: DictConfig, stage: Stage, tasks: Sequence[tuple[str, ...]]) -> None:
-    """Run a stage for several tasks at once, each with its share of the cores and a log."""
-    jobs = min(cfg.jobs or available_cores(), len(tasks))
-    threads = max(1, available_cores() // jobs)
-
-    def run(task: tuple[str, ...]) -> None:
-        stage(cfg, *task, threads=threads, log=Path(cfg.out) / f"{'_'.join(task)}.log")
-
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, tasks))
+    check_jobs(cfg.jobs)
 
 
 def pretrain(cfg: DictConfig) -> None:

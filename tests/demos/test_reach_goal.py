@@ -151,3 +151,12 @@ def test_bad_options_end_with_one_line(run, option: str, said: str, capsys, tmp_
     assert error.startswith("error: ")
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_browser_can_watch(run, tmp_path: Path, capsys, monkeypatch) -> None:
+    """Every frame of the animation is shown as it is made; the address is said first."""
+    shown = []
+    monkeypatch.setattr(reach_goal.LiveView, "show", lambda self, image: shown.append(image))
+    run("live=0", "out=shown")
+    assert capsys.readouterr().out.startswith("live: http://127.0.0.1:")
+    assert len(shown) == len(frames_of(tmp_path / "shown" / "reacher_0.webp"))

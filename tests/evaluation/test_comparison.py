@@ -8,7 +8,7 @@ import pytest
 
 from vjepa_wm import compare
 from vjepa_wm.errors import DataError
-from vjepa_wm.evaluation.comparison import comparison, difference, read_run
+from vjepa_wm.evaluation.comparison import comparison, difference, over_seeds, read_run
 from vjepa_wm.evaluation.episodes import Episode
 from vjepa_wm.evaluation.report import summarise, write_report
 from vjepa_wm.files import read_json, write_json
@@ -21,6 +21,7 @@ def write(
     level: str = "near",
     first: int = 0,
     tasks: str = "t",
+    weights: str = "m",
     **config: object,
 ) -> Path:
     """Write a run of one agent: `solved` has a 1 for each task that it solves, from a seed on."""
@@ -42,7 +43,7 @@ def write(
         for i, mark in enumerate(solved)
     ]
     about = {"env": "push", "level": level, "config": {"planner": {"horizon": 6}, **config}}
-    about["digests"] = {"tasks": tasks, "model": "m"}
+    about["digests"] = {"tasks": tasks, "model": weights}
     row = summarise("mpc", episodes, seconds=1.0)
     write_report(folder, {"mpc": episodes}, [row], about=about)
     return folder
@@ -106,6 +107,32 @@ def test_levels_stand_apart_in_the_order_given(tmp_path: Path) -> None:
     ]
     assert lines.index("push, far goals") == 4
     assert "1 stopped" in lines[2]
+
+
+def test_seeds_are_averaged(tmp_path: Path, monkeypatch, capsys) -> None:
+    """60, 70 and 80 %: Student's interval with two degrees of freedom is 70 +- 4.303 * 5.774."""
+    solved = {"a": "1111110000", "b": "1111111000", "c": "1111111100"}
+    runs = [str(write(tmp_path / name, row, weights=name)) for name, row in solved.items()]
+    monkeypatch.setattr(sys, "argv", ["compare", "--seeds", *runs])
+    compare.main()
+    said = "push, near goals, mpc: 70.0 [45.2, 94.8] % over 3 seeds, 60 to 80, 10 tasks each\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({}, "are of the same weights"),
+        ({"weights": "n", "first": 5}, "wanted the same tasks"),
+        ({"weights": "n", "planner": {"horizon": 3}}, "differ in planner.horizon"),
+    ],
+)
+def test_other_runs_are_no_seeds(tmp_path: Path, other: dict, said: str) -> None:
+    first, second = write(tmp_path / "a", "10"), write(tmp_path / "b", "11", **other)
+    with pytest.raises(DataError, match=said):
+        over_seeds([*read_run(first), *read_run(second)])
+    with pytest.raises(DataError, match="wanted runs of two or more seeds"):
+        over_seeds(read_run(first))
 
 
 def test_a_run_that_is_not_whole_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:

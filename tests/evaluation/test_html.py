@@ -213,7 +213,7 @@ def test_training_curves_group_what_is_read_together(tmp_path: Path) -> None:
     [
         (
             lambda run: (run / "summary.json").unlink(),
-            "has no summary.json: its evaluation has not",
+            "has no summary.json: wanted a folder",
         ),
         (lambda run: (run / "episodes.csv").unlink(), "has no episodes.csv"),
         (lambda run: cut(run / "summary.json"), "is not valid JSON"),

@@ -1,6 +1,5 @@
 """Puts evaluation runs side by side: who is better on the same tasks, and by how much."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -8,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_wm.errors import DataError
-from vjepa_wm.evaluation.report import EPISODES_FILE, SUMMARY_FILE
-from vjepa_wm.evaluation.statistics import PairedDifference, paired_bootstrap, wilson_interval
-from vjepa_wm.files import read_json
+from vjepa_wm.evaluation.saved import DAMAGES, Saved, not_evaluate, read_saved
+from vjepa_wm.evaluation.statistics import (
+    PairedDifference,
+    mean_interval,
+    paired_bootstrap,
+    wilson_interval,
+)
 
 _NOT_SETTINGS = {"agent", "episodes", "pictures"}  # said elsewhere in the table
 
@@ -21,6 +24,7 @@ class Entry:
 
     Attributes:
         name: Folder of the run, and the agent.
+        agent: Whose success it is.
         env: Environment.
         level: Difficulty.
         tasks: Digest of the list of tasks; "" for tasks that were drawn.
@@ -32,6 +36,7 @@ class Entry:
     """
 
     name: str
+    agent: str
     env: str
     level: str
     tasks: str
@@ -71,43 +76,34 @@ def read_run(folder: Path) -> list[Entry]:
     Raises:
         DataError: A file is missing, damaged or of something else; it says which.
     """
-    missing = [name for name in (SUMMARY_FILE, EPISODES_FILE) if not (folder / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{folder} has no {' and no '.join(missing)}: wanted a folder that "
-            "python -m vjepa_wm.evaluate has finished"
-        )
-    summary = read_json(folder / SUMMARY_FILE)
+    return entries(folder, read_saved(folder))
+
+
+def entries(folder: Path, saved: Saved) -> list[Entry]:
+    """Return the agents of an evaluation that was read from a folder.
+
+    Raises:
+        DataError: Its summary is of something else.
+    """
     try:
-        with (folder / EPISODES_FILE).open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        return [_entry(folder, summary, row, lines) for row in summary["rows"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder} is not what evaluate writes: {error!r} in its files") from error
+        return [_entry(folder, saved, row) for row in saved.summary["rows"]]
+    except DAMAGES as error:
+        raise not_evaluate(folder, error) from error
 
 
-def _entry(
-    folder: Path,
-    summary: Mapping[str, Any],
-    row: Mapping[str, Any],
-    lines: Sequence[Mapping[str, str]],
-) -> Entry:
-    """Build the entry of one row of the summary from the lines of all episodes."""
-    own = [line for line in lines if line["agent"] == row["agent"]]
-    if len(own) != row["episodes"]:
-        raise DataError(
-            f"{folder}: {EPISODES_FILE} has {len(own)} episodes of {row['agent']}, {SUMMARY_FILE} "
-            f"says {row['episodes']}: one of them is not of this run"
-        )
+def _entry(folder: Path, saved: Saved, row: Mapping[str, Any]) -> Entry:
+    """Build the entry of one row of the summary."""
+    summary, lines = saved.summary, saved.episodes[row["agent"]]
     digests = dict(summary["digests"])
-    has_touched = all("is_touched" in line for line in own)
+    touched = [line.cells["is_touched"] == "1" for line in lines if "is_touched" in line.cells]
     return Entry(
         name=f"{folder}:{row['agent']}",
+        agent=row["agent"],
         env=summary["env"],
         level=summary["level"],
         tasks=digests.pop("tasks"),
-        success={int(line["seed"]): line["is_success"] == "1" for line in own},
-        touched=sum(line["is_touched"] == "1" for line in own) if has_touched else None,
+        success={line.seed: line.is_success for line in lines},
+        touched=sum(touched) if len(touched) == len(lines) else None,
         faults=row["faults"],
         settings=dict(_flat({**summary["config"], "digest": digests})),
     )
@@ -161,6 +157,68 @@ def comparison(entries: Sequence[Entry]) -> list[str]:
         for other in others:
             lines += [f"  {_line(other)}", *_difference_lines(difference(first, other))]
     return lines
+
+
+def over_seeds(entries: Sequence[Entry]) -> list[str]:
+    """Lay out the mean success of each agent over runs that differ in the seed of their training.
+
+    The interval is Student's over seeds: it tells what another training would reach on these tasks.
+
+    Raises:
+        DataError: An agent was measured once only, twice with the same weights, on other tasks, or
+            with other options.
+    """
+
+    def method(entry: Entry) -> tuple[str, str, str]:
+        return entry.env, entry.level, entry.agent
+
+    order = list(dict.fromkeys(map(method, entries)))
+    lines = []
+    for (env, level, agent), found in groupby(
+        sorted(entries, key=lambda e: order.index(method(e))), method
+    ):
+        runs = list(found)
+        if agent not in _TRAINED:
+            continue
+        _check_seeds(runs)
+        rates = [100 * run.successes / len(run.success) for run in runs]
+        low, high = mean_interval(rates)
+        lines += [
+            f"{env}, {level} goals, {agent}: {sum(rates) / len(rates):.1f} "
+            f"[{max(0.0, low):.1f}, {min(100.0, high):.1f}] % over {len(rates)} seeds, "
+            f"{min(rates):.0f} to {max(rates):.0f}, {len(runs[0].success)} tasks each"
+        ]
+    if not lines:
+        raise DataError(f"wanted runs of agents that are trained ({', '.join(_TRAINED)}), got none")
+    return lines
+
+
+# Where runs of several seeds may differ.
+_OF_SEEDS = {"model", "policy", "seed", "digest.model", "digest.policy"}
+# What is trained of each agent.
+_TRAINED = {"mpc": "digest.model", "true_dynamics": "digest.model", "bc": "digest.policy"}
+
+
+def _check_seeds(runs: Sequence[Entry]) -> None:
+    """Refuse runs that are not of one method trained several times."""
+    first, *others = runs
+    if not others:
+        raise DataError(f"{first.name}: wanted runs of two or more seeds, got this one alone")
+    key = _TRAINED[first.agent]
+    seen: dict[object, str] = {}
+    for run in runs:
+        weights = run.settings[key]
+        if weights in seen:
+            raise DataError(f"{run.name} and {seen[weights]} are of the same weights, no two seeds")
+        seen[weights] = run.name
+        if (run.tasks, run.success.keys()) != (first.tasks, first.success.keys()):
+            raise DataError(f"{run.name} and {first.name}: wanted the same tasks, got others")
+        options = difference(first, run).settings.keys() - _OF_SEEDS
+        if options:
+            raise DataError(
+                f"{run.name} and {first.name} differ in {', '.join(sorted(options))}: wanted runs "
+                "that differ in their weights alone"
+            )
 
 
 def _line(entry: Entry) -> str:

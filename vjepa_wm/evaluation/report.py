@@ -37,6 +37,7 @@ class Row:
         steps: Mean environment steps of the successful episodes; None without any.
         seconds_per_action: Mean over episodes, in seconds of wall-clock time.
         seconds: Wall-clock time of everything, environments included.
+        frames_per_plan: Frames the agent imagined per plan; None for those that imagine nothing.
         faults: Episodes stopped before their time: an action that could not be used, an agent or an
             environment that raised. They count as failures.
         fault: Reason of the first of them; "" without any.
@@ -55,17 +56,25 @@ class Row:
     steps: float | None
     seconds_per_action: float
     seconds: float
+    frames_per_plan: float | None
     faults: int
     fault: str
 
 
-def summarise(agent: str, episodes: Sequence[Episode], *, seconds: float) -> Row:
+def summarise(
+    agent: str,
+    episodes: Sequence[Episode],
+    *,
+    seconds: float,
+    frames_per_plan: float | None = None,
+) -> Row:
     """Compute an agent's figures.
 
     Args:
         agent: Its name.
         episodes: At least one.
         seconds: Wall-clock time they took.
+        frames_per_plan: What a plan cost, for agents that imagine.
     """
     successes = [episode for episode in episodes if episode.is_success]
     faults = [episode.fault for episode in episodes if episode.fault]
@@ -85,6 +94,7 @@ def summarise(agent: str, episodes: Sequence[Episode], *, seconds: float) -> Row
         steps=float(np.mean([e.steps for e in successes])) if successes else None,
         seconds_per_action=float(np.mean([e.seconds_per_action for e in episodes])),
         seconds=seconds,
+        frames_per_plan=frames_per_plan,
         faults=len(faults),
         fault=faults[0] if faults else "",
     )

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from vjepa_wm.evaluation.html.elements import Markup, element, folded, picture, table
-from vjepa_wm.evaluation.html.runs import EpisodeLine, EvaluationRun
+from vjepa_wm.evaluation.html.runs import EvaluationRun
 from vjepa_wm.evaluation.html.words import criterion, length
 from vjepa_wm.evaluation.reels import Strip
+from vjepa_wm.evaluation.saved import EpisodeLine
 
 
 def gallery(run: EvaluationRun) -> Markup:

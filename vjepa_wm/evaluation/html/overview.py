@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from vjepa_wm.errors import DataError
-from vjepa_wm.evaluation.comparison import Entry, difference, read_run
+from vjepa_wm.evaluation.comparison import Entry, difference, entries
 from vjepa_wm.evaluation.html import plots
 from vjepa_wm.evaluation.html.elements import Markup, element, figure, join, table
 from vjepa_wm.evaluation.html.plots import Axes, Bar, legend
-from vjepa_wm.evaluation.html.runs import DiagnosisRun, EpisodeLine, EvaluationRun, Run, TrainingRun
+from vjepa_wm.evaluation.html.runs import DiagnosisRun, EvaluationRun, Run, TrainingRun
 from vjepa_wm.evaluation.html.success import bar, solved_within, styles
+from vjepa_wm.evaluation.html.sweeps import over_budget
+from vjepa_wm.evaluation.saved import EpisodeLine
 
 _KINDS: dict[type, tuple[str, str]] = {
     EvaluationRun: ("evaluation", "evaluations"),
@@ -83,6 +85,7 @@ def overview(runs: Sequence[Run]) -> Markup:
         groups.setdefault(_goals(run), []).append(run)
     if len(evaluations) > 1:
         drawn = [_side_by_side(title, group) for title, group in groups.items()]
+        drawn += filter(None, (over_budget(title, group) for title, group in groups.items()))
         parts += [element("h3", "Success of all runs"), element("div.plots", *drawn)]
         parts += _differences({title: group for title, group in groups.items() if len(group) > 1})
     return join(parts)
@@ -129,7 +132,7 @@ def _differences(groups: Mapping[str, Sequence[EvaluationRun]]) -> Iterator[Mark
             (first, base), *others = [
                 (f"{agent}, {_folder(run, group)}", entry)
                 for run in group
-                for agent, entry in zip(run.episodes, read_run(run.folder), strict=True)
+                for agent, entry in zip(run.episodes, entries(run.folder, run), strict=True)
             ]
         except DataError as error:
             yield element("p.note", f"{title} cannot be compared task by task: {error}")

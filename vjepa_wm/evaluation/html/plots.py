@@ -64,6 +64,7 @@ class Axes:
         x_label: Below the plot.
         is_share: Whether y is a share, written in %.
         marks: Places on the x axis to mark -> what is there.
+        is_log: Whether equal factors of x are equally far apart; x is positive then.
     """
 
     x: Range
@@ -71,6 +72,7 @@ class Axes:
     x_label: str
     is_share: bool = False
     marks: Mapping[float, str] | None = None
+    is_log: bool = False
 
 
 def bars(rows: Sequence[Bar], description: str) -> Markup:
@@ -181,6 +183,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [place * step for place in range(first, last + 1)]
 
 
+def doublings(low: float, high: float) -> list[float]:
+    """Return numbers within a range of which each is twice the one before, from a round one."""
+    first = 10.0 ** math.floor(math.log10(low))
+    count = math.floor(math.log2(high / first) + 1e-9)
+    return [first * 2**k for k in range(count + 1) if first * 2**k >= low * (1 - 1e-9)]
+
+
 def _axes(axes: Axes) -> list[Markup]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = []
@@ -189,7 +198,7 @@ def _axes(axes: Axes) -> list[Markup]:
         parts.append(_segment("grid", LEFT, y, right, y))
         written = f"{100 * value:.0f} %" if axes.is_share else _short(value)
         parts.append(_label(LEFT - 6, y + 4, written, "end"))
-    for value in ticks(*axes.x):
+    for value in doublings(*axes.x) if axes.is_log else ticks(*axes.x):
         x = _x(value, axes)
         parts.append(_segment("axis", x, bottom, x, bottom + 4))
         parts.append(_label(x, bottom + 16, _short(value), "middle"))
@@ -210,6 +219,8 @@ def _short(value: float) -> str:
 
 def _x(value: float, axes: Axes) -> float:
     low, high = axes.x
+    if axes.is_log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
     return LEFT + (WIDTH - RIGHT - LEFT) * (value - low) / (high - low)
 
 

@@ -10,7 +10,6 @@ from vjepa_wm.evaluation.html.elements import Markup, element, facts, folded, jo
 from vjepa_wm.evaluation.html.gallery import all_episodes, gallery
 from vjepa_wm.evaluation.html.overview import headline, names_of, overview, tasks_of
 from vjepa_wm.evaluation.html.runs import (
-    DAMAGES,
     DiagnosisRun,
     EvaluationRun,
     Run,
@@ -21,6 +20,7 @@ from vjepa_wm.evaluation.html.style import STYLE
 from vjepa_wm.evaluation.html.success import budget_table, charts, success_table, tiles
 from vjepa_wm.evaluation.html.training import curves
 from vjepa_wm.evaluation.html.words import criterion, flat
+from vjepa_wm.evaluation.saved import DAMAGES
 from vjepa_wm.files import atomic_path
 
 REPORT_FILE = "report.html"

@@ -3,7 +3,6 @@
 Only what lies in the folders is used. What is missing or damaged is named, with its reason.
 """
 
-import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,59 +16,25 @@ from vjepa_wm.errors import DataError, VjepaWmError
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.evaluation.reels import Strip, find_sheets, read_sheet
 from vjepa_wm.evaluation.report import EPISODES_FILE, SUMMARY_FILE
+from vjepa_wm.evaluation.saved import DAMAGES, EpisodeLine, Saved, read_saved
 from vjepa_wm.files import digest, read_json
 
 DIAGNOSTICS_FILE = "diagnostics.json"
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.json"
-# What reading a value of another kind than expected raises.
-DAMAGES = (AttributeError, KeyError, TypeError, ValueError, csv.Error)
 
 
 @dataclass(frozen=True)
-class EpisodeLine:
-    """One line of ``episodes.csv``.
-
-    Attributes:
-        agent: Whose episode it is.
-        number: Which of the agent's episodes, from 0.
-        seed: Of its task.
-        is_success: Whether the goal was reached.
-        steps: Environment steps taken.
-        fault: Why it was stopped, or "".
-        start: Criterion name -> distance at the start; empty where that was not recorded.
-        final: Criterion name -> distance at the end.
-        best: Criterion name -> smallest distance.
-        cells: All columns as they are written.
-    """
-
-    agent: str
-    number: int
-    seed: int
-    is_success: bool
-    steps: int
-    fault: str
-    start: Mapping[str, float]
-    final: Mapping[str, float]
-    best: Mapping[str, float]
-    cells: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class EvaluationRun:
-    """What `evaluate` left in a folder.
+class EvaluationRun(Saved):
+    """What `evaluate` left in a folder, with its pictures.
 
     Attributes:
         folder: As it was named.
-        summary: Contents of ``summary.json``.
-        episodes: Agent -> its lines.
         strips: Agent -> pictures of some of its episodes.
         complaints: What of it could not be used.
     """
 
     folder: Path
-    summary: Mapping[str, Any]
-    episodes: Mapping[str, Sequence[EpisodeLine]]
     strips: Mapping[str, Sequence[Strip]]
     complaints: Sequence[str]
 
@@ -151,62 +116,11 @@ def read_evaluation(folder: Path) -> EvaluationRun:
     """Read what `evaluate` wrote.
 
     Raises:
-        DataError: A file is missing, damaged or of something else; it says which.
+        DataError: See `read_saved`.
     """
-    missing = [name for name in (SUMMARY_FILE, EPISODES_FILE) if not (folder / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{folder} has no {' and no '.join(missing)}: its evaluation has not finished"
-        )
-    summary = read_json(folder / SUMMARY_FILE)
-    try:
-        episodes = _episodes(folder, summary)
-    except DAMAGES as error:
-        raise DataError(f"{folder} is not what evaluate writes: {error!r} in its files") from error
-    strips, complaints = _strips(folder, episodes)
-    return EvaluationRun(folder, summary, episodes, strips, complaints)
-
-
-def _episodes(folder: Path, summary: Mapping[str, Any]) -> dict[str, list[EpisodeLine]]:
-    """Read the episodes of each agent of the summary."""
-    with (folder / EPISODES_FILE).open(newline="", encoding="utf-8") as file:
-        lines = [_episode(cells) for cells in csv.DictReader(file, strict=True)]
-    found = {row["agent"]: [e for e in lines if e.agent == row["agent"]] for row in summary["rows"]}
-    for row in summary["rows"]:
-        if not len(found[row["agent"]]) == row["episodes"] > 0:
-            raise DataError(
-                f"{folder}: {EPISODES_FILE} has {len(found[row['agent']])} episodes of "
-                f"{row['agent']}, {SUMMARY_FILE} says {row['episodes']}: one of them is not of "
-                "this run or cut off"
-            )
-    if not found:
-        raise DataError(f"{folder}: {SUMMARY_FILE} names no agent")
-    return found
-
-
-def _episode(cells: Mapping[str, str]) -> EpisodeLine:
-    if None in cells or None in cells.values():
-        raise ValueError(f"a line with {len(cells)} columns is cut off or too long")
-
-    def distances(kind: str) -> dict[str, float]:
-        return {
-            name.removeprefix(kind): float(cell)
-            for name, cell in cells.items()
-            if name.startswith(kind) and cell
-        }
-
-    return EpisodeLine(
-        agent=cells["agent"],
-        number=int(cells["episode"]),
-        seed=int(cells["seed"]),
-        is_success=cells["is_success"] == "1",
-        steps=int(cells["steps"]),
-        fault=cells["fault"],
-        start=distances("start_"),
-        final=distances("final_"),
-        best=distances("best_"),
-        cells=dict(cells),
-    )
+    saved = read_saved(folder)
+    strips, complaints = _strips(folder, saved.episodes)
+    return EvaluationRun(saved.summary, saved.episodes, folder, strips, complaints)
 
 
 def _strips(

@@ -8,8 +8,9 @@ import numpy as np
 from vjepa_wm.evaluation.html import plots
 from vjepa_wm.evaluation.html.elements import Markup, element, figure, join, table
 from vjepa_wm.evaluation.html.plots import Axes, Bar, Line, legend
-from vjepa_wm.evaluation.html.runs import EpisodeLine, EvaluationRun
+from vjepa_wm.evaluation.html.runs import EvaluationRun
 from vjepa_wm.evaluation.html.words import criterion, interval, length, number, percent
+from vjepa_wm.evaluation.saved import EpisodeLine
 from vjepa_wm.evaluation.statistics import wilson_interval
 
 _AGENTS = (
