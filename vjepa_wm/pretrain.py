@@ -72,6 +72,7 @@ def pretrain(cfg: DictConfig) -> None:
     warn_of_parted_terms(objective, trainer.batch_size, pieces=trainer.accumulate)
     with distributed.first_before_others():
         sources = open_data(cfg)
+    validate = validation(cfg, objective, sources)
     report_skipped(out, sources)
     plan = planner(
         ClipSampler(sources, cfg.weights),
@@ -87,7 +88,7 @@ def pretrain(cfg: DictConfig) -> None:
             objective,
             BatchLoss(objective, loader, rows, pieces=trainer.accumulate, device=cfg.device),
             folder=out,
-            validate=validation(cfg, objective, sources),
+            validate=validate,
             select=cfg.select,
             after_step=objective.update_target,
         )
