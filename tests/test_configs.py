@@ -2,10 +2,12 @@
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gymnasium
 import hydra
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -120,6 +122,34 @@ def build_encoder(cfg: DictConfig) -> None:
     assert set(cfg) - {"_target_"} < set(target.__annotations__)
 
 
+def build_objective(cfg: DictConfig) -> None:
+    """From a tiny network to a loss, with a gradient for the encoder."""
+    vit = VideoViT(patch_size=4, tubelet_size=2, embed_dim=12, depth=1, num_heads=1)
+    sizes = {"embed_dim": 12, "predictor_embed_dim": 8, "depth": 1, "num_heads": 1}
+    predictor = partial(MaskPredictor, num_mask_tokens=1, **sizes)
+    objective = instantiate(cfg, _partial_=True, _convert_="all")(vit, predictor)
+    masks = [(torch.tensor([[0, 1]]), torch.tensor([[2, 3]]))]
+    loss, _ = objective.loss(torch.randn(1, 3, 2, 8, 8), masks, torch.zeros(1, dtype=int), 0.5)
+    loss.backward()
+    objective.update_target()
+    assert objective.encoder.patch_embed.proj.weight.grad.abs().max() > 0
+
+
+def build_masks(cfg: DictConfig) -> None:
+    for is_image, grid in ((False, (2, 8, 8)), (True, (1, 8, 8))):
+        drawn = instantiate(cfg).draw(
+            np.random.default_rng(0), batch_size=2, grid=grid, is_image=is_image
+        )
+        assert all(context.numel() and target.numel() for context, target in drawn)
+
+
+def build_recipe(cfg: DictConfig) -> None:
+    """It sets only what there is: Hydra would add a misspelt key in silence."""
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        known = hydra.compose("pretrain")
+    assert set(cfg) - {"defaults"} <= set(known)
+
+
 BUILD: dict[str, Callable[[DictConfig], None]] = {
     "corpus": build_corpus,
     "cost": build_cost,
@@ -129,10 +159,13 @@ BUILD: dict[str, Callable[[DictConfig], None]] = {
     "head": build_head,
     "mask_predictor": build_mask_predictor,
     "integrator": build_integrator,
+    "masks": build_masks,
     "metric": build_metric,
+    "objective": build_objective,
     "pixel_decoder": build_pixel_decoder,
     "planner": build_planner,
     "predictor": build_predictor,
+    "recipe": build_recipe,
     "trainer": build_trainer,
     "vit": build_vit,
 }

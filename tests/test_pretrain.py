@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import tiny
+from tests import films, published_files, tiny
 from vjepa_wm import pretrain
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.encoders.registry import load_encoder
@@ -102,10 +102,138 @@ def test_frames_of_another_size_are_refused(data, tmp_path, monkeypatch, capsys)
     )
 
 
-def test_clips_become_normalised_video() -> None:
-    """Channels first, frames in order."""
-    clips = tiny.pixels(2, 3, 4, 5)
-    video = pretrain.to_video(clips)
-    assert video.shape == (2, 3, 3, 4, 5)
-    wanted = (clips[1, 2, 3, 4, 0] / 255 - 0.485) / 0.229
-    torch.testing.assert_close(video[1, 0, 2, 3, 4], wanted)
+FIRST_LOSSES = {
+    "loss": 1.2647816407571983,
+    "prediction_loss": 0.8301251532263948,
+    "variance_loss": 0.751004081851101,
+    "covariance_loss": 0.5915455340656139,
+}
+
+
+def test_defaults_train_as_before(data, tmp_path, monkeypatch) -> None:
+    """The figures of the version that knew neither videos nor processes."""
+    run(monkeypatch, data, tmp_path, "trainer.steps=5", "trainer.precision=fp32")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["average"] == pytest.approx(FIRST_LOSSES, rel=1e-4)
+
+
+def test_videos_and_trajectories_are_trained_on_together(
+    data, tmp_path, monkeypatch, capsys, caplog
+) -> None:
+    """In physical time, decoded by workers; what cannot be used is told and listed."""
+    root = tmp_path / "videos"
+    for number in range(3):
+        frames = films.pictures(moves=True, seed=number, size=48)
+        films.write_gif(root / f"{number}.gif", frames)
+    films.write_folder(root / "pictures", frames)
+    films.write_folder(root / "short", frames[:2])
+    (root / "broken.gif").write_bytes(b"GIF89a")
+    folders = [f"data=[{data / 'a'},{root}]", "weights=[1,2]", "seconds=[0,0.2]", "folder_fps=10"]
+    options = [*folders, "trainer.steps=3", "workers=1", f"cache={tmp_path}/cache"]
+    run(monkeypatch, data, tmp_path / "run", *options)
+    skipped = json.loads((tmp_path / "run" / "skipped_videos.json").read_text())[str(root)]
+    assert set(skipped) == {"short", "broken.gif"}
+    assert f"{root}: 2 videos left out" in caplog.text
+    config = load_checkpoint(tmp_path / "run").config
+    assert set(config["data"]) == {str(data / "a"), str(root)}
+    assert config["config"]["weights"] == [1, 2]
+    first = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    run(monkeypatch, data, tmp_path / "again", *options, "workers=0")
+    again = torch.load(tmp_path / "again" / "state.pt", weights_only=True)
+    for name, tensor in first["module"].items():
+        assert torch.equal(tensor, again["module"][name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["data=[nowhere]"], "no folder at nowhere"),
+        (["data=[]"], "data: wanted at least one folder"),
+        (["weights=[1]"], "weights: wanted 2 numbers above 0"),
+        (["collapse={std:1}"], "std"),
+        (["train_blocks=9"], "train_blocks: wanted 1 to 2, or null, got 9"),
+        (["start_from=compcat"], "Did you mean 'compact'"),
+        (
+            ["start_from=compact", "state_from=here"],
+            "start_from=compact and state_from=here: wanted",
+        ),
+        (["state_from=nowhere"], "no state.pt in"),
+        (["image_share=1.5"], "image_share: wanted a share in [0, 1], got 1.5"),
+        (["start_from=timm:vit_tiny"], "a ViT of timm sees single frames"),
+    ],
+)
+def test_impossible_options_are_refused(
+    data, tmp_path, monkeypatch, capsys, options: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as info:
+        run(monkeypatch, data, tmp_path, "trainer.steps=1", *options)
+    assert info.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_collapse_is_told_and_stops_where_asked(
+    data, tmp_path, monkeypatch, capsys, caplog
+) -> None:
+    """By floors above what any encoder reaches; the state is then kept as it was before."""
+    options = ["trainer.steps=3", "collapse.frame_std=2.0"]
+    run(monkeypatch, data, tmp_path / "warned", *options)
+    assert "the encoder has collapsed" in caplog.text and "wanted at least 2" in caplog.text
+    with pytest.raises(SystemExit):
+        run(monkeypatch, data, tmp_path / "stopped", *options, "stop_on_collapse=true")
+    assert "standard deviation over frames" in capsys.readouterr().err
+    assert not (tmp_path / "stopped" / "state.pt").exists()
+
+
+def test_a_collapsed_encoder_says_so_when_it_is_loaded(data, tmp_path, monkeypatch, caplog) -> None:
+    run(monkeypatch, data, tmp_path, "trainer.steps=1")
+    caplog.clear()
+    load_encoder(str(tmp_path))
+    assert not caplog.text
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["figures"]["frame_std"] = 0.001
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    load_encoder(str(tmp_path))
+    assert "has collapsed" in caplog.text and "standard deviation over frames 0.001" in caplog.text
+
+
+def test_training_starts_from_an_encoder(data, tmp_path, monkeypatch) -> None:
+    """With its sizes, whatever vit says; only the last block and the norm move where asked."""
+    run(monkeypatch, data, tmp_path / "first", "trainer.steps=2")
+    options = ["vit=compact", f"start_from={tmp_path}/first", "image_size=null", "train_blocks=1"]
+    run(monkeypatch, data, tmp_path / "second", "trainer.steps=3", "select=null", *options)
+    first, second = (load_checkpoint(tmp_path / name) for name in ("first", "second"))
+    assert second.config["vit"] == first.config["vit"]
+    assert second.config["image_size"] == SIZE
+    assert second.config["started_from"] == first.digest
+    student = torch.load(tmp_path / "second" / "state.pt", weights_only=True)["module"]
+    for name, tensor in first.part("encoder").items():
+        may_move = name.startswith(("blocks.1.", "norm."))
+        assert torch.equal(tensor, student[f"encoder.{name}"]) != may_move, name
+        if not may_move:
+            assert torch.equal(tensor, second.part("encoder")[name]), name
+
+
+def test_recomputed_activations_change_nothing(data, tmp_path, monkeypatch) -> None:
+    options = ["trainer.steps=2", "trainer.precision=fp32"]
+    for name in ("plain", "recomputed"):
+        more = [f"checkpoint_activations={str(name == 'recomputed').lower()}"]
+        run(monkeypatch, data, tmp_path / name, *options, *more)
+    plain, recomputed = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True)["module"]
+        for name in ("plain", "recomputed")
+    )
+    for name, tensor in plain.items():
+        torch.testing.assert_close(recomputed[name], tensor)
+
+
+@pytest.mark.parametrize("name", ["tiny1", "tiny2", "tiny2_1"])
+def test_training_starts_from_published_weights(data, tmp_path, monkeypatch, name: str) -> None:
+    """Of every family; at step 0 the teacher is what was published."""
+    published_files.register(monkeypatch)
+    path = published_files.write(tmp_path / "published.pt", name)
+    options = [f"start_from={name}", f"start_checkpoint={path}", "trainer.steps=0"]
+    run(monkeypatch, data, tmp_path / "run", *options)
+    wanted = load_encoder(name, path, dtype="fp32")
+    found = load_encoder(str(tmp_path / "run"), dtype="fp32", pool=1, image_size=16)
+    frames = tiny.pixels(1, 2, 16, 16)
+    torch.testing.assert_close(found.encode(frames), wanted.encode(frames), atol=2e-2, rtol=1e-2)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny
-from tests.probing import films
+from tests import films, tiny
 from vjepa_wm import probe
 from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.recorder import Recorder

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 # What anything in vjepa_wm may import; the foundation itself imports only foundation.
 FOUNDATION = {
     "checkpoint",
+    "distributed",
     "downloads",
     "errors",
     "evaluation.statistics",

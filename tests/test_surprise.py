@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from tests.probing.films import LENGTH, pictures, write_folder, write_gif
+from tests.films import LENGTH, pictures, write_folder, write_gif
 from vjepa_wm import surprise
 from vjepa_wm.evaluation.html.report import page
 from vjepa_wm.files import read_json

@@ -168,6 +168,14 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
 
 
+def standing_waves(clips: int, *, seed: int) -> torch.Tensor:
+    """Return clips (B, 3, 4, S, S), S = `IMAGE_SIZE`, each of a wave at one of two places."""
+    generator = torch.Generator().manual_seed(seed)
+    shift = torch.randint(2, (clips, 1, 1, 1, 1), generator=generator) / 4
+    column = torch.arange(IMAGE_SIZE) / IMAGE_SIZE
+    return (2 * torch.pi * (column + shift)).sin().expand(clips, 3, 4, IMAGE_SIZE, IMAGE_SIZE)
+
+
 def moving_squares(
     folder: Path, *, episodes: int, length: int, size: int, frame_skip: int = 1, sensed: bool = True
 ) -> Trajectories:

@@ -29,6 +29,7 @@ __all__ = ["check_overrides", "help_text", "progress", "verb"]
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+GLOBAL_PACKAGE = "# @package _global_"  # first line of configs that set keys of the others
 
 
 def verb(
@@ -293,13 +294,16 @@ def help_text(config_name: str, summary: str) -> str:
             for path in (folder / group).iterdir()
             if path.name.endswith(".yaml")
         )
-        parts.append(
-            f"{choice}=  one of: {', '.join(names)}; default {option}. "
-            f"Its options, written {package or group}.key=value:"
-        )
+        head = f"{choice}=  one of: {', '.join(names)}; default {option}. "
+        bodies = {
+            name: (folder / group / f"{name}.yaml").read_text(encoding="utf-8") for name in names
+        }
+        if any(GLOBAL_PACKAGE in body for body in bodies.values()):
+            parts.append(f"{head}Each sets some options of the others.")
+            continue
+        parts.append(f"{head}Its options, written {package or group}.key=value:")
         if f"{option}" in names:
-            body = (folder / group / f"{option}.yaml").read_text(encoding="utf-8")
-            parts.append(_indented(_without_defaults(body)))
+            parts.append(_indented(_without_defaults(bodies[f"{option}"])))
     parts.append("Flags: --help, --cfg job (show the config), -m (sweep over a=1,2), --config-dir")
     return "\n\n".join(parts)
 

@@ -1,136 +1,225 @@
-"""Pretrain a V-JEPA encoder on trajectories: python -m vjepa_wm.pretrain trainer.minutes=15.
+"""Pretrain a V-JEPA encoder on trajectories and videos: python -m vjepa_wm.pretrain.
 
-No labels and no actions are used. The smallest run: python -m vjepa_wm.pretrain vit=tiny
-mask_predictor=tiny trainer.steps=10 data=[data/reacher] out=runs/pretrain/tiny
+No labels and no actions are used. recipe=vjepa1, vjepa2 or vjepa2_1 are the published recipes,
+recipe=pixels is the baseline. On one's own videos, beginning from the shipped encoder:
+python -m vjepa_wm.pretrain data=[VIDEOS] start_from=compact seconds=[0.25] out=runs/pretrain/mine
+The smallest run: python -m vjepa_wm.pretrain vit=tiny mask_predictor=tiny trainer.steps=10
+data=[data/reacher] out=runs/pretrain/tiny. With several processes:
+torchrun --nproc-per-node 2 -m vjepa_wm.pretrain device=cuda
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from vjepa_wm import distributed
 from vjepa_wm.checkpoint import save_checkpoint
-from vjepa_wm.cli import verb
-from vjepa_wm.data.trajectories import Trajectories
-from vjepa_wm.encoders.frozen import FrozenEncoder, normalise
+from vjepa_wm.cli import progress, verb
+from vjepa_wm.data.video_scan import scan_videos
+from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.vit import VideoViT
-from vjepa_wm.errors import DataError
-from vjepa_wm.pretraining.clips import ClipSampler, validation_frames
+from vjepa_wm.errors import SettingError
+from vjepa_wm.pretraining.batches import BatchLoss, own_rows, planner, warn_of_parted_terms
+from vjepa_wm.pretraining.clips import Augment, ClipSteps
+from vjepa_wm.pretraining.folders import add_faults, open_sources, report_skipped
 from vjepa_wm.pretraining.jepa import JEPA
+from vjepa_wm.pretraining.loader import ClipLoader, ClipSampler
 from vjepa_wm.pretraining.mask_predictor import MaskPredictor
-from vjepa_wm.pretraining.masks import MultiBlockMask
-from vjepa_wm.pretraining.monitors import effective_rank, frame_std, time_rank_correlation
+from vjepa_wm.pretraining.monitors import collapse_figures, watch_collapse
+from vjepa_wm.pretraining.networks import (
+    compile_networks,
+    mask_predictor_settings,
+    switches,
+    vit_settings,
+)
+from vjepa_wm.pretraining.objective import Objective
+from vjepa_wm.pretraining.published import KIND
+from vjepa_wm.pretraining.sources import Source
+from vjepa_wm.pretraining.start import Start, open_start, take_start, train_last_blocks
 from vjepa_wm.provenance import provenance
-from vjepa_wm.training.trainer import Trainer
+from vjepa_wm.training.earlier_run import take_state
+from vjepa_wm.training.trainer import Logs, Trainer
+
+IMAGE_SIZE = 64  # where neither the options nor a start say another
 
 
 @verb("pretrain")
 def main(cfg: DictConfig) -> None:
-    """Pretrain a V-JEPA encoder on trajectories; a run that was stopped continues."""
+    """Pretrain a V-JEPA encoder on trajectories and videos; a run that was stopped continues.
+
+    Examples: python -m vjepa_wm.pretrain recipe=vjepa2_1 trainer.minutes=15, or recipe=pixels.
+    """
+    with distributed.processes(cfg.device) as device:
+        cfg.device = device
+        if not distributed.is_first():
+            logging.getLogger("vjepa_wm").setLevel(logging.ERROR)
+        pretrain(cfg)
+
+
+def pretrain(cfg: DictConfig) -> None:
+    """Train and save; every process does the same, the first one alone writes."""
     out = Path(cfg.out)
-    sets = open_sets(cfg.data, image_size=cfg.image_size)
+    start = begin(cfg)
     trainer: Trainer = instantiate(cfg.trainer)
-    torch.manual_seed(trainer.seed)
-    vit = VideoViT(**cfg.vit)
-    jepa = JEPA(
-        vit,
-        MaskPredictor(embed_dim=vit.embed_dim, **cfg.mask_predictor),
-        ema_decay=cfg.ema_decay,
-        variance_weight=cfg.variance_weight,
-        covariance_weight=cfg.covariance_weight,
-    ).to(cfg.device)
-    clips = ClipSampler(sets, num_frames=cfg.num_frames, strides=cfg.strides)
-    masks = [MultiBlockMask(**mask) for mask in cfg.masks]
-
-    def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
-        del share  # the objective does not change over the run
-        pixels, source = clips.sample(rng, trainer.batch_size)
-        video = to_video(pixels.to(cfg.device))
-        grid = vit.grid(video.shape)
-        drawn = [mask.sample(rng, batch_size=len(video), grid=grid) for mask in masks]
-        drawn = [(context.to(cfg.device), target.to(cfg.device)) for context, target in drawn]
-        return jepa.loss(video, drawn, source.to(cfg.device))
-
-    held_out = [
-        validation_frames(trajectories, num_episodes=cfg.validation_episodes)
-        for trajectories in sets
-    ]
-
-    def validate() -> dict[str, float]:
-        encoder = FrozenEncoder(
-            jepa.target_encoder, name=cfg.name, digest="", image_size=cfg.image_size, pool=cfg.pool
+    rows = own_rows(trainer.batch_size, pieces=trainer.accumulate)
+    objective = build_objective(cfg, start, seed=trainer.seed)
+    warn_of_parted_terms(objective, trainer.batch_size, pieces=trainer.accumulate)
+    with distributed.first_before_others():
+        sources = open_data(cfg)
+    validate = validation(cfg, objective, sources)
+    report_skipped(out, sources)
+    plan = planner(
+        ClipSampler(sources, cfg.weights),
+        instantiate(cfg.masks),
+        objective.encoder,
+        batch_size=trainer.batch_size,
+        num_frames=cfg.num_frames,
+        image_size=cfg.image_size,
+        image_share=cfg.image_share,
+    )
+    with ClipLoader(sources, plan, rows=rows, workers=cfg.workers) as loader:
+        figures = trainer.fit(
+            objective,
+            BatchLoss(objective, loader, rows, pieces=trainer.accumulate, device=cfg.device),
+            folder=out,
+            validate=validate,
+            select=cfg.select,
+            after_step=objective.update_target,
         )
-        return collapse_figures(encoder, held_out, device=cfg.device)
-
-    figures = trainer.fit(
-        jepa,
-        loss,
-        folder=out,
-        validate=validate,
-        select=cfg.select,
-        after_step=jepa.update_target,
-    )
-    save_checkpoint(
-        out,
-        {"encoder": jepa.target_encoder},
-        {
-            "kind": "encoder",
-            "name": cfg.name,
-            "vit": OmegaConf.to_container(cfg.vit),
-            "image_size": cfg.image_size,
-            "pool": cfg.pool,
-            "which": "target_encoder",
-            "figures": figures,
-            "data": {str(s.folder): s.digest for s in sets},
-            "config": OmegaConf.to_container(cfg),
-            **provenance(),
-        },
-    )
-    print(f"encoder: {out}  {figures}")
+    if add_faults(sources, loader.faults):
+        report_skipped(out, sources)
+    if distributed.is_first():
+        save(cfg, objective, sources, start, figures)
+        print(f"encoder: {cfg.out}  {figures}")
 
 
-def open_sets(folders: Sequence[str], *, image_size: int) -> list[Trajectories]:
-    """Open trajectories whose frames have the size the encoder is trained for.
+def begin(cfg: DictConfig) -> Start | None:
+    """Open the encoder training starts from, if any, and complete the options of the network.
 
     Raises:
-        DataError: a folder is missing or damaged, or its frames have another size.
+        SettingError: Two starts are given.
     """
-    sets = [Trajectories.open(folder) for folder in folders]
-    for trajectories in sets:
-        if tuple(trajectories.meta.image_size) != (image_size, image_size):
-            raise DataError(
-                f"{trajectories.folder}: wanted frames of {(image_size, image_size)}, the option "
-                f"image_size, got {trajectories.meta.image_size}"
-            )
-    return sets
-
-
-def to_video(pixels: Tensor) -> Tensor:
-    """Turn uint8 clips (B, T, H, W, C) into normalised video (B, C, T, H, W)."""
-    return normalise(pixels.movedim(-1, -3)).movedim(-4, -3)
-
-
-def collapse_figures(
-    encoder: FrozenEncoder, frames: list[Tensor], *, device: str
-) -> dict[str, float]:
-    """Collapse monitors on held-out frames (E, T, H, W, C), averaged over the sets."""
-    rows = []
-    for pixels in frames:
-        latents = encoder.encode(pixels.to(device)).cpu()
-        rows.append(
-            {
-                "frame_std": frame_std(latents.flatten(0, 1)),
-                "effective_rank": effective_rank(latents.flatten(0, 1)),
-                "time_rank_correlation": time_rank_correlation(latents, max_steps=15),
-            }
+    if cfg.start_from is not None and cfg.state_from is not None:
+        raise SettingError(
+            f"start_from={cfg.start_from} and state_from={cfg.state_from}: wanted one of them, the "
+            "encoder alone or all networks of a run"
         )
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    each = {f"time_rank_correlation_{i}": r["time_rank_correlation"] for i, r in enumerate(rows)}
-    return {**means, **each}
+    start = None if cfg.start_from is None else open_start(cfg.start_from, cfg.start_checkpoint)
+    if cfg.image_size is None:
+        cfg.image_size = IMAGE_SIZE if start is None else start.image_size
+    if start is None:
+        vit = vit_settings(
+            OmegaConf.to_container(cfg.vit, resolve=True),
+            positions=cfg.positions,
+            levels=cfg.levels,
+            num_frames=cfg.num_frames,
+            image_size=cfg.image_size,
+        )
+    else:
+        vit = dict(start.vit)
+        cfg.positions, cfg.levels = switches(vit)
+    OmegaConf.update(cfg, "vit", vit, merge=False, force_add=True)
+    return start
+
+
+def open_data(cfg: DictConfig) -> list[Source]:
+    """Open every folder of `data`, and look at videos that are new."""
+    scan = partial(
+        scan_videos,
+        folder_fps=cfg.folder_fps,
+        cache=cfg.cache,
+        threads=max(1, cfg.workers),
+        progress=progress,
+    )
+    return open_sources(
+        cfg.data,
+        num_frames=cfg.num_frames,
+        image_size=cfg.image_size,
+        steps=ClipSteps(list(cfg.strides), None if cfg.seconds is None else list(cfg.seconds)),
+        augment=Augment(**OmegaConf.to_container(cfg.augment)),
+        scan=scan,
+    )
+
+
+def build_objective(cfg: DictConfig, start: Start | None, *, seed: int) -> Objective:
+    """Make the networks on the device, with the weights training starts from."""
+    torch.manual_seed(seed)
+    vit = VideoViT(**cfg.vit)
+    if start is not None:
+        take_start(vit, start)
+    train_last_blocks(vit, cfg.train_blocks)
+    predictor = partial(MaskPredictor, **mask_predictor_settings(cfg.mask_predictor, vit))
+    # Terms are dataclasses, which only a plain mapping holds as they are
+    make_objective = instantiate(cfg.objective, _partial_=True, _convert_="all")
+    objective: Objective = make_objective(vit, predictor)
+    if cfg.state_from is not None:
+        take_state(objective, cfg.state_from)
+    objective.to(cfg.device)
+    objective.encoder.recomputes = cfg.checkpoint_activations
+    if cfg.compile:
+        compile_networks(objective.networks())
+    return objective
+
+
+def validation(
+    cfg: DictConfig, objective: Objective, sources: Sequence[Source]
+) -> Callable[[], Logs]:
+    """Make what measures the encoder on held-out frames, and tells of a collapse."""
+    held_out: list[Tensor] = []
+    if distributed.is_first():  # the others do not validate
+        held_out = [source.validation_frames(cfg.validation_episodes) for source in sources]
+
+    def validate() -> Logs:
+        encoder = FrozenEncoder(
+            objective.kept_encoder(),
+            name=cfg.name,
+            digest="",
+            image_size=cfg.image_size,
+            pool=cfg.pool,
+        )
+        figures = collapse_figures(encoder, held_out, device=cfg.device)
+        watch_collapse(figures, cfg.collapse, stop=cfg.stop_on_collapse)
+        return figures
+
+    return validate
+
+
+def save(
+    cfg: DictConfig,
+    objective: Objective,
+    sources: Sequence[Source],
+    start: Start | None,
+    figures: Logs,
+) -> None:
+    """Write the encoder and, in a folder of its own, the mask predictor that goes with it."""
+    out = Path(cfg.out)
+    record = {
+        "name": cfg.name,
+        "figures": figures,
+        "data": {str(source.folder): source.digest for source in sources},
+        "started_from": None if start is None else start.digest,
+        "config": OmegaConf.to_container(cfg),
+        **provenance(),
+    }
+    encoder = {
+        "kind": "encoder",
+        "vit": OmegaConf.to_container(cfg.vit),
+        "image_size": cfg.image_size,
+        "pool": cfg.pool,
+        "which": objective.which,
+    }
+    digest = save_checkpoint(out, {"encoder": objective.kept_encoder()}, {**encoder, **record})
+    if isinstance(objective, JEPA):
+        settings = mask_predictor_settings(cfg.mask_predictor, objective.encoder)
+        settings |= objective.predictor_switches
+        config = {"kind": KIND, KIND: settings, "encoder_digest": digest, **record}
+        save_checkpoint(out / KIND, {KIND: objective.mask_predictor}, config)
 
 
 if __name__ == "__main__":

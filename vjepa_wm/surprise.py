@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.data.videos import UnreadableError, is_video, read_pictures, timeline
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import DataError, SettingError, UnknownNameError
 from vjepa_wm.evaluation.diagnostics import encode_frames, random_encoder
@@ -48,7 +49,6 @@ from vjepa_wm.evaluation.surprise_pictures import film_strip, twin_strip
 from vjepa_wm.evaluation.twins import Stage
 from vjepa_wm.files import atomic_path, write_json
 from vjepa_wm.loading import load_world_model
-from vjepa_wm.probing.decoding import UnreadableError, is_video, read_pictures, timeline
 from vjepa_wm.provenance import provenance
 from vjepa_wm.world_model import WorldModel
 

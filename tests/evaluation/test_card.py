@@ -39,8 +39,9 @@ def test_encoder_card_has_its_monitors() -> None:
         "config": {
             "trainer": {"batch_size": 24},
             "num_frames": 4,
-            "variance_weight": 0.5,
-            "covariance_weight": 0.1,
+            "objective": {
+                "terms": {"variance_covariance": {"variance_weight": 0.5, "covariance_weight": 0.1}}
+            },
         },
         "figures": {
             "step": 650,

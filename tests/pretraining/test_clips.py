@@ -1,65 +1,93 @@
-"""Clips: from all sets alike, from training episodes only, at even strides."""
+"""How far apart the frames of a clip are, in recorded steps or in seconds; what is cut out."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vjepa_wm.data.shards import Episode
-from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
-from vjepa_wm.errors import DataError
-from vjepa_wm.pretraining.clips import ClipSampler, validation_frames
+from tests import tiny
+from vjepa_wm.data.videos import Timeline, UnreadableError
+from vjepa_wm.errors import SettingError
+from vjepa_wm.pretraining.clips import Augment, ClipSteps
+
+TEN_A_SECOND = Timeline(np.arange(20) / 10, 2.0, is_even=True)
+TWENTY_A_SECOND = Timeline(np.arange(40) / 20, 2.0, is_even=True)
+HELD = Timeline(np.array([0.0, 0.1, 0.9]), 1.0, is_even=False)
 
 
-def labelled(folder: Path, label: int, lengths: list[int]) -> Trajectories:
-    """Write frames whose three channels say set, episode and time."""
-    meta = TrajectoryMeta(
-        env_id="labels", image_size=(4, 4), fps=1.0, action_low=(-1.0,), action_high=(1.0,)
+@pytest.mark.parametrize("place", [0.0, 0.31, 0.5, 0.999])
+def test_a_step_in_seconds_is_the_same_at_every_frame_rate(place: float) -> None:
+    steps = ClipSteps([1], [0.2])
+    slow, fast = (
+        steps.pictures(times, num_frames=4, which=0, place=place)
+        for times in (TEN_A_SECOND, TWENTY_A_SECOND)
     )
-    with TrajectoryWriter(folder, meta) as writer:
-        for number, length in enumerate(lengths):
-            pixels = np.zeros((length, 4, 4, 3), np.uint8)
-            pixels[..., 0], pixels[..., 1] = label, number
-            pixels[..., 2] = np.arange(length)[:, None, None]
-            writer.add(Episode(pixels, np.zeros((length - 1, 1), np.float32)))
-    return Trajectories.open(folder)
+    assert np.diff(slow).tolist() == [2, 2, 2]
+    assert np.diff(fast).tolist() == [4, 4, 4]
+    assert slow[0] >= 0 and slow[-1] < 20 and fast[-1] < 40
+    assert (fast // 2).tolist() == slow.tolist()
 
 
-@pytest.fixture
-def sets(tmp_path: Path) -> list[Trajectories]:
-    lengths = [[12 + number % 3 for number in range(30)], [9] * 5]
-    return [labelled(tmp_path / str(i), i, rows) for i, rows in enumerate(lengths)]
+def test_strides_count_pictures_and_reach_both_ends() -> None:
+    steps = ClipSteps([0, 3])
+    first = steps.pictures(TEN_A_SECOND, num_frames=4, which=1, place=0.0)
+    last = steps.pictures(TEN_A_SECOND, num_frames=4, which=1, place=0.9999)
+    assert first.tolist() == [0, 3, 6, 9]
+    assert last.tolist() == [10, 13, 16, 19]
+    still = steps.pictures(TEN_A_SECOND, num_frames=4, which=0, place=0.9999)
+    assert still.tolist() == [19] * 4
 
 
-def test_clips_are_what_they_are_said_to_be(sets) -> None:
-    sampler = ClipSampler(sets, num_frames=3, strides=[1, 2, 4])
-    rng = np.random.default_rng(0)
-    strides, episodes = set(), (set(), set())
-    for _ in range(60):
-        clips, source = sampler.sample(rng, 7)
-        assert clips.shape == (7, 3, 4, 4, 3)
-        assert source.tolist() == [0, 0, 0, 0, 1, 1, 1]
-        assert (clips[..., 0] == source.view(-1, 1, 1, 1)).all()
-        for clip, part in zip(clips[:, :, 0, 0].int(), source.tolist(), strict=True):
-            assert len(clip[:, 1].unique()) == 1
-            episodes[part].add(int(clip[0, 1]))
-            steps = clip[:, 2].diff().unique()
-            assert len(steps) == 1
-            strides.add(int(steps))
-    assert strides == {1, 2, 4}
-    for part, trajectories in zip(episodes, sets, strict=True):
-        assert part == set(trajectories.split()[0].tolist())
+def test_what_is_shown_for_long_comes_again() -> None:
+    steps = ClipSteps([1], [0.0, 0.25])
+    assert steps.pictures(HELD, num_frames=4, which=1, place=0.5).tolist() == [1, 1, 1, 1]
+    assert len(set(steps.pictures(HELD, num_frames=4, which=0, place=0.5).tolist())) == 1
 
 
-def test_validation_frames_are_held_out_and_cut_to_the_shortest(sets) -> None:
-    held_out = sets[0].split()[1][:2]
-    frames = validation_frames(sets[0], num_episodes=2)
-    length = min(12 + int(number) % 3 for number in held_out)
-    assert frames.shape == (len(held_out), length, 4, 4, 3)
-    assert frames[:, 0, 0, 0, 1].tolist() == held_out.tolist()
-    assert frames[0, :, 0, 0, 2].tolist() == list(range(length))
+def test_videos_have_to_be_as_long_as_the_longest_clip() -> None:
+    ClipSteps([0, 5]).check(TEN_A_SECOND, num_frames=4)
+    with pytest.raises(UnreadableError, match="too short: 20 pictures, wanted 25"):
+        ClipSteps([1, 8]).check(TEN_A_SECOND, num_frames=4)
+    ClipSteps([9], [0.5]).check(TEN_A_SECOND, num_frames=5)
+    with pytest.raises(UnreadableError, match="too short: 2.00 s, wanted 2.40 s"):
+        ClipSteps([1], [0.1, 0.8]).check(TEN_A_SECOND, num_frames=4)
 
 
-def test_a_single_episode_leaves_nothing_to_validate_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds out no episode of its 1"):
-        validation_frames(labelled(tmp_path / "one", 0, [5]), num_episodes=2)
+def test_seconds_of_trajectories_are_recorded_steps(tmp_path: Path) -> None:
+    """At 10 frames per second; what is finer than they were recorded is refused."""
+    trajectories = tiny.moving_squares(tmp_path, episodes=2, length=5, size=8)
+    assert ClipSteps([0, 1]).recorded(trajectories) == [0, 1]
+    assert ClipSteps([7], [0, 0.1, 0.2, 0.42]).recorded(trajectories) == [0, 1, 2, 4]
+    for step, nearest in ((0.03, "0.1"), (0.14, "0.1")):
+        with pytest.raises(
+            SettingError, match=f"seconds={step:g}.*10 frames.*nearest is {nearest}"
+        ):
+            ClipSteps([1], [step]).recorded(trajectories)
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(SettingError, match="strides: wanted one or more numbers"):
+        ClipSteps([])
+    with pytest.raises(SettingError, match=r"seconds: wanted .* at least 0, got \[-1\]"):
+        ClipSteps([1], [-1])
+    with pytest.raises(SettingError, match=r"augment.area: wanted \[low, high\]"):
+        Augment(area=(0.5, 0.2))
+    with pytest.raises(SettingError, match="augment.area: wanted shares of at most 1"):
+        Augment(area=(0.5, 2.0))
+
+
+def test_cuts_are_as_large_as_they_should_be() -> None:
+    """Of a wide picture, in all places, half of them mirrored."""
+    augment = Augment(area=(0.25, 0.5), aspect=(0.8, 1.25))
+    cuts = augment.draw(np.random.default_rng(0), 400)
+    boxes = np.array([cut.box((300, 200)) for cut in cuts])
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 300).all() and (boxes[:, 3] <= 200).all()
+    share = width * height / (300 * 200)
+    assert 0.24 < share.min() < 0.27 and 0.48 < share.max() < 0.51
+    assert 0.79 < (width / height).min() < 0.83 and 1.2 < (width / height).max() < 1.27
+    assert boxes[:, 0].min() < 10 and boxes[:, 2].max() > 290
+    assert 150 < sum(cut.mirrored for cut in cuts) < 250
+    middle = Augment(area=None, flip=False).draw(np.random.default_rng(0), 3)
+    assert [cut.box((300, 200)) for cut in middle] == [(50, 0, 250, 200)] * 3
+    assert not any(cut.mirrored for cut in middle)

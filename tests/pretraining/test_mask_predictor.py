@@ -91,3 +91,22 @@ def test_images_are_marked() -> None:
 def test_dense_output_without_the_projection_is_refused() -> None:
     with pytest.raises(SettingError, match="no projection of context tokens"):
         run_dense(predictor(), context(1))
+
+
+def test_a_position_table_stands_in_for_rotations() -> None:
+    """Targets differ by their places alone, also on a smaller grid, and rotations are off."""
+    net = predictor(sincos_grid=GRID)
+    assert "predictor_pos_embed" in net.state_dict()
+    out = run(net, context(1))
+    assert not torch.allclose(out[:, 0], out[:, 1], atol=1e-3)
+    net.rope_style = "tiled"
+    assert torch.equal(run(net, context(1)), out)
+    net.predictor_pos_embed.zero_()
+    flat = run(net, context(1))
+    torch.testing.assert_close(flat[:, 0], flat[:, 1])
+
+
+def test_a_shorter_clip_takes_the_beginning_of_the_table() -> None:
+    net = predictor(sincos_grid=(4, 2, 3))
+    whole = predictor(sincos_grid=GRID)
+    torch.testing.assert_close(run(net, context(1)), run(whole, context(1)))

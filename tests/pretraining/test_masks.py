@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vjepa_wm.pretraining.masks import MultiBlockMask
+from vjepa_wm.pretraining.masks import MultiBlockMask, MultiBlockMasks, TubeMasks
 
 GRID = (2, 8, 8)
 TOKENS = 2 * 8 * 8
@@ -104,3 +104,64 @@ def test_a_grid_too_small_for_the_blocks_is_an_error() -> None:
 def test_impossible_scales_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="scale"):
         MultiBlockMask(num_blocks=1, **arguments)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9])
+def test_tubes_hide_the_same_patches_in_all_frames(ratio: float) -> None:
+    """Their share of every frame, other patches in each clip; what is left is the context."""
+    ((context, target),) = TubeMasks(ratio=ratio).draw(
+        np.random.default_rng(0), batch_size=6, grid=GRID
+    )
+    hidden = round(64 * ratio)
+    assert target.shape == (6, 2 * hidden)
+    for seen, masked in zip(context, target, strict=True):
+        assert torch.equal(torch.cat([seen, masked]).sort().values, torch.arange(TOKENS))
+        assert torch.equal(seen, seen.sort().values) and torch.equal(masked, masked.sort().values)
+        assert torch.equal(masked[:hidden] + 64, masked[hidden:])
+    assert len({tuple(row.tolist()) for row in target}) == 6
+
+
+def test_tubes_leave_something_to_see_and_to_paint() -> None:
+    for ratio in (0.01, 0.99):
+        ((context, target),) = TubeMasks(ratio=ratio).draw(
+            np.random.default_rng(0), batch_size=2, grid=(1, 2, 2), is_image=True
+        )
+        assert context.shape[1] >= 1 and target.shape[1] >= 1
+    with pytest.raises(ValueError, match="cannot be masked"):
+        TubeMasks(ratio=0.9).draw(np.random.default_rng(0), batch_size=2, grid=(4, 1, 1))
+    with pytest.raises(ValueError, match="ratio"):
+        TubeMasks(ratio=1.0)
+
+
+def test_clips_and_stills_have_kinds_of_their_own() -> None:
+    masks = MultiBlockMasks(
+        video=[{"num_blocks": 8, "spatial_scale": 0.15}, {"num_blocks": 2, "spatial_scale": 0.7}],
+        image=[{"num_blocks": 1, "spatial_scale": 0.15}],
+    )
+    drawn = masks.draw(np.random.default_rng(0), batch_size=6, grid=GRID)
+    first = draw(KINDS["short"])
+    assert len(drawn) == 2
+    assert all(map(torch.equal, drawn[0], first))
+    rng = np.random.default_rng(0)
+    ((_, target),) = masks.draw(rng, batch_size=1, grid=(1, 8, 8), is_image=True)
+    assert target.shape[1] < 16
+
+
+def coverage(kind: MultiBlockMask) -> float:
+    """Mean share of the tokens that is hidden, on the grid of 16 frames at 224 pixels."""
+    grid = (8, 14, 14)
+    counts = [
+        kind.sample(np.random.default_rng(seed), batch_size=1, grid=grid)[1].shape[1]
+        for seed in range(100)
+    ]
+    return float(np.mean(counts)) / (8 * 14 * 14)
+
+
+def test_published_masks_hide_most_of_a_clip() -> None:
+    """The long-range ones nearly all, the short-range ones about three quarters."""
+    short = MultiBlockMask(num_blocks=8, spatial_scale=0.15)
+    long = MultiBlockMask(num_blocks=2, spatial_scale=0.7)
+    image = MultiBlockMask(num_blocks=10, spatial_scale=0.15)
+    assert 0.6 < coverage(short) < 0.85
+    assert coverage(short) < coverage(image) < coverage(long)
+    assert 0.8 < coverage(long) < 0.97

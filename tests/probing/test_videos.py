@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.probing import films
+from tests import films
 from vjepa_wm.errors import DataError
 from vjepa_wm.probing.videos import VideoFolder
 

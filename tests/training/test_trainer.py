@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.training import trainer as trainer_module
-from vjepa_wm.training.trainer import Trainer, schedule
+from vjepa_wm.training.trainer import Trainer
 
 SETTINGS = {
     "steps": 12,
@@ -309,20 +309,31 @@ def test_a_state_of_another_model_is_refused(straight) -> None:
         Toy(width=5).fit(folder)
 
 
-def test_the_schedule_climbs_then_falls_along_a_cosine() -> None:
-    """To its peak when the warm-up ends, and down to a hundredth."""
-    assert schedule(0.1, 0.2) == pytest.approx(0.5)
-    assert schedule(0.0, 0.2) == pytest.approx(0.01)
-    assert schedule(0.2, 0.2) == pytest.approx(1.0)
-    assert schedule(0.6, 0.2) == pytest.approx(0.505)
-    assert schedule(1.0, 0.2) == pytest.approx(0.01)
-    assert schedule(0.0, 0.0) == pytest.approx(1.0)
-    falling = [schedule(share, 0.2) for share in np.linspace(0.2, 1.0, 50)]
-    assert falling == sorted(falling, reverse=True)
-
-
 def test_a_trainer_needs_a_budget_and_validations() -> None:
     with pytest.raises(ValueError, match="steps, minutes or both"):
         Trainer(**{**SETTINGS, "steps": None})
     with pytest.raises(ValueError, match="validate_every must be at least 1"):
         Trainer(**{**SETTINGS, "validate_every": 0})
+
+
+class Pieces(Toy):
+    """Gives the loss of each half of a batch when it is asked for."""
+
+    def loss(self, rng: np.random.Generator, share: float) -> Iterator[tuple]:
+        x = torch.from_numpy(rng.normal(size=(8, 3))).float()
+        for half in x.chunk(2):
+            loss = (self.module(half) - half.sum(1, keepdim=True)).square().mean() / 2
+            yield loss, {"half": loss / 2}
+
+
+def test_a_loss_in_pieces_is_their_sum(tmp_path: Path) -> None:
+    """One step per batch, the same as of the whole, and one figure in the log."""
+    whole, pieces = Toy(), Pieces()
+    for toy, name in ((whole, "whole"), (pieces, "pieces")):
+        toy.module[1].p = 0.0
+        toy.fit(tmp_path / name)
+    for one, other in zip(whole.module.parameters(), pieces.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    logs = rows(tmp_path / "whole"), rows(tmp_path / "pieces")
+    for row, other in zip(*logs, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)

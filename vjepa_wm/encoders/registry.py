@@ -1,5 +1,6 @@
 """Finds encoders by name: shipped, trained here, published by Meta, or of timm."""
 
+import logging
 from importlib.resources import files
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from vjepa_wm.checkpoint import CONFIG, load_checkpoint
 from vjepa_wm.downloads import cached_file, recorded_digest
+from vjepa_wm.encoders.collapse import collapse_faults
 from vjepa_wm.encoders.families import ENCODERS
 from vjepa_wm.encoders.frozen import FrameMode, FrozenEncoder
 from vjepa_wm.encoders.published import (
@@ -20,6 +22,8 @@ from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 from vjepa_wm.files import digest, read_json
 from vjepa_wm.precision import resolve_dtype
+
+_log = logging.getLogger(__name__)
 
 SHIPPED = ("compact",)
 TIMM = "timm:"
@@ -120,6 +124,14 @@ def _load_ours(
     config = loaded.config
     if config["kind"] != "encoder":
         raise CheckpointError(f"{loaded.folder} holds a {config['kind']}, wanted an encoder")
+    if "figures" in config and (faults := collapse_faults(config["figures"])):
+        _log.warning(
+            "the encoder in %s has collapsed, nearly all frames look alike to it: %s on held-out "
+            "frames of its training. Do not plan with it; pretrain again with larger weights of "
+            "objective.terms, or for fewer steps",
+            folder,
+            ", ".join(faults),
+        )
     vit = VideoViT(**config["vit"])
     loaded.load_into(vit, "encoder")
     return FrozenEncoder(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vjepa_wm.errors import SettingError
 from vjepa_wm.nn.blocks import NORM_EPS, Block, init_transformer
@@ -54,6 +55,10 @@ class VideoViT(nn.Module):
         taps: blocks, counted from 0 and ending with the last, that have a norm each, in place of
             the final norm (V-JEPA 2.1).
 
+    Attributes:
+        recomputes: whether training keeps only what goes into each block and computes the rest
+            again on the way back: less memory, more time.
+
     Raises:
         SettingError: the taps do not ascend to the last block.
     """
@@ -81,6 +86,7 @@ class VideoViT(nn.Module):
         self.sincos_grid: Grid | None = None if sincos_grid is None else tuple(sincos_grid)
         self.image_path = image_path
         self.taps = tuple(taps)
+        self.recomputes = False
         if taps and (sorted(set(taps)) != list(taps) or taps[0] < 0 or taps[-1] != depth - 1):
             raise SettingError(
                 f"taps must ascend from 0 or more to the last block, {depth - 1}; got {list(taps)}"
@@ -153,12 +159,17 @@ class VideoViT(nn.Module):
         rope = self._rope(ids, grid)
         outputs = []
         for index, block in enumerate(self.blocks):
-            x = block(x, rope)
+            x = self._run(block, x, rope)
             if hierarchical and index in self.taps:
                 outputs.append(self.norms_block[len(outputs)](x))
         if hierarchical:
             return torch.cat(outputs, dim=-1)
         return self.norms_block[-1](x) if self.taps else self.norm(x)
+
+    def _run(self, block: Block, x: Tensor, rope: Rope | None) -> Tensor:
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint(block, x, rope, use_reentrant=False)
+        return block(x, rope)
 
     def _patch_embed(self, video_shape: torch.Size) -> PatchEmbed:
         is_image = self.image_path and video_shape[2] == 1

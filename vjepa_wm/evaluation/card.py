@@ -9,6 +9,8 @@ Config = Mapping[str, Any]
 def encoder_card(config: Config) -> str:
     """Card of a pretrained encoder, in Markdown, from its `config.json`."""
     run, figures = config["config"], config["figures"]
+    # Before there were other objectives, these weights were options of their own
+    terms = run["objective"]["terms"]["variance_covariance"] if "objective" in run else run
     return f"""# {config["name"]}: a compact V-JEPA encoder
 
 Pretrained by this project on its own simulations, with no labels, no actions and no pixels to
@@ -19,7 +21,7 @@ predict; frozen everywhere else. Made by the verbs that `make weights` runs.
   {config["image_size"]} x {config["image_size"]} pixels; the EMA target encoder is shipped.
 - Data: {", ".join(sorted(config["data"]))}.
 - Training: batch {run["trainer"]["batch_size"]}, clips of {run["num_frames"]} frames, variance
-  weight {run["variance_weight"]}, covariance weight {run["covariance_weight"]}; kept at step
+  weight {terms["variance_weight"]}, covariance weight {terms["covariance_weight"]}; kept at step
   {figures["step"]}.
 - Held-out collapse monitors: standard deviation over frames {figures["frame_std"]:.2f}, effective
   rank {figures["effective_rank"]:.0f} of {config["vit"]["embed_dim"]}, rank correlation of raw

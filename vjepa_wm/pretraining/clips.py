@@ -1,69 +1,149 @@
-"""Draws clips for pretraining from several sets of trajectories."""
+"""What a clip is: how far apart its frames are, and what is cut out of them.
 
+Shapes: T frames of a clip.
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from vjepa_wm.data.trajectories import Trajectories
-from vjepa_wm.errors import DataError
+from vjepa_wm.data.videos import Cut, Timeline, UnreadableError
+from vjepa_wm.errors import SettingError
+
+OFF_STEP = 0.25  # how far a step in seconds may be off a whole number of recorded steps
+ROUNDING_S = 1e-6
 
 
-class ClipSampler:
-    """Draws clips at random, all sets alike, each clip at its own stride.
+@dataclass(frozen=True)
+class ClipSteps:
+    """How far apart the frames of a clip are; one is drawn per source and batch.
 
-    Args:
-        sets: trajectories with frames of one size; only their training episodes are used.
-        num_frames: frames per clip.
-        strides: recorded steps between two frames of a clip; one is drawn per set and batch. 0 is
-            a still, one frame repeated, as V-JEPA 2 shows images (arXiv 2506.09985, section 2.2).
+    Attributes:
+        strides: In recorded steps, or pictures of a video. 0 is a still, one frame repeated, as
+            V-JEPA 2 shows images (arXiv 2506.09985, section 2.2).
+        seconds: In seconds, in place of strides; 0 is a still.
     """
 
-    def __init__(
-        self, sets: Sequence[Trajectories], *, num_frames: int, strides: Sequence[int]
-    ) -> None:
-        self.num_frames = num_frames
-        self.windows = [
-            [
-                trajectories.windows(
-                    num_frames=num_frames if stride else 1,
-                    stride=stride or 1,
-                    episodes=trajectories.split()[0],
+    strides: Sequence[int]
+    seconds: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        name = "strides" if self.seconds is None else "seconds"
+        chosen = getattr(self, name)
+        if not chosen or min(chosen) < 0:
+            raise SettingError(f"{name}: wanted one or more numbers of at least 0, got {chosen}")
+
+    def recorded(self, trajectories: Trajectories) -> list[int]:
+        """Return the steps in recorded steps of trajectories.
+
+        Raises:
+            SettingError: What was recorded is too coarse for a step in seconds.
+        """
+        if self.seconds is None:
+            return list(self.strides)
+        fps = trajectories.meta.fps
+        strides = [max(1, round(step * fps)) if step else 0 for step in self.seconds]
+        for step, stride in zip(self.seconds, strides, strict=True):
+            if abs(step * fps - stride) > OFF_STEP * stride:
+                raise SettingError(
+                    f"seconds={step:g}: {trajectories.folder} has {fps:g} frames per second, "
+                    f"wanted about a multiple of {1 / fps:g} s; the nearest is {stride / fps:g}"
                 )
-                for stride in strides
-            ]
-            for trajectories in sets
-        ]
+        return strides
 
-    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Draw uint8 clips (B, T, H, W, C) and the index of the set each comes from (B,)."""
-        parts = np.array_split(np.arange(batch_size), len(self.windows))
-        source = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        clips = [
-            self._fill(by_stride[rng.integers(len(by_stride))].sample(rng, len(part)).pixels)
-            for by_stride, part in zip(self.windows, parts, strict=True)
-            if len(part)
-        ]
-        return torch.from_numpy(np.concatenate(clips)), torch.from_numpy(source)
+    def pictures(self, times: Timeline, *, num_frames: int, which: int, place: float) -> NDArray:
+        """Choose the pictures (T,) of a clip.
 
-    def _fill(self, pixels: np.ndarray) -> np.ndarray:
-        """Repeat stills (B, 1, H, W, C) to the length of a clip; others pass."""
-        return np.broadcast_to(pixels, (len(pixels), self.num_frames, *pixels.shape[2:]))
+        Args:
+            times: Of the video.
+            num_frames: How many.
+            which: Index of the step.
+            place: Of the clip between beginning and end of the video, in [0, 1).
+        """
+        if self.seconds is not None and self.seconds[which]:
+            offsets = np.arange(num_frames) * self.seconds[which]
+            begin = place * max(times.duration - offsets[-1], 0.0)
+            return times.at(begin + offsets + ROUNDING_S)
+        stride = 0 if self.seconds is not None else self.strides[which]
+        span = (num_frames - 1) * stride
+        return int(place * (len(times.starts) - span)) + np.arange(num_frames) * stride
+
+    def check(self, times: Timeline, *, num_frames: int) -> None:
+        """Refuse a video that has no clip at the longest step.
+
+        Raises:
+            UnreadableError: It is too short.
+        """
+        if self.seconds is not None:
+            wanted = (num_frames - 1) * max(self.seconds)
+            if times.duration + ROUNDING_S < wanted:
+                raise UnreadableError(f"too short: {times.duration:.2f} s, wanted {wanted:.2f} s")
+            return
+        pictures = max(2, (num_frames - 1) * max(self.strides) + 1)
+        if len(times.starts) < pictures:
+            raise UnreadableError(f"too short: {len(times.starts)} pictures, wanted {pictures}")
+
+    def __len__(self) -> int:
+        """Return the number of steps to draw from."""
+        return len(self.strides if self.seconds is None else self.seconds)
 
 
-def validation_frames(trajectories: Trajectories, *, num_episodes: int) -> Tensor:
-    """Frames of the first held-out episodes, uint8 (E, T, H, W, C), cut to the shortest.
+@dataclass(frozen=True)
+class Augment:
+    """Random cuts and mirroring, the same for all frames of a clip (V-JEPA 2's are the defaults).
 
-    Raises:
-        DataError: no episode is held out.
+    Attributes:
+        area: Smallest and largest share of the picture's area; None cuts out the middle.
+        aspect: Smallest and largest width / height of what is cut out.
+        flip: Mirror half of the clips.
+        trajectories: Cut frames of trajectories, too, and not of videos alone.
     """
-    _, held_out = trajectories.split()
-    if not len(held_out):
-        raise DataError(
-            f"{trajectories.folder} holds out no episode of its {trajectories.num_episodes} for "
-            "validation: record at least two"
-        )
-    episodes = [trajectories.episode(int(i)).pixels for i in held_out[:num_episodes]]
-    length = min(len(pixels) for pixels in episodes)
-    return torch.from_numpy(np.stack([pixels[:length] for pixels in episodes]))
+
+    area: Sequence[float] | None = (0.3, 1.0)
+    aspect: Sequence[float] = (0.75, 1.35)
+    flip: bool = True
+    trajectories: bool = False
+
+    def __post_init__(self) -> None:
+        for name, limits in (("area", self.area), ("aspect", self.aspect)):
+            if limits is None:
+                continue
+            if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
+                raise SettingError(f"augment.{name}: wanted [low, high] above 0, got {limits}")
+        if self.area is not None and self.area[1] > 1:
+            raise SettingError(f"augment.area: wanted shares of at most 1, got {self.area}")
+
+    def draw(self, rng: np.random.Generator, count: int) -> list[Cut]:
+        """Draw so many cuts."""
+        cuts = []
+        for area, aspect, left, top, mirrored in rng.random((count, 5)).tolist():
+            share = None if self.area is None else _between(self.area, area)
+            # Of the logarithm, so that wide is as likely as tall
+            ratio = math.exp(_between([math.log(limit) for limit in self.aspect], aspect))
+            cuts.append(Cut(share, ratio, left, top, self.flip and mirrored < 0.5))
+        return cuts
+
+
+def _between(limits: Sequence[float], place: float) -> float:
+    return limits[0] + place * (limits[1] - limits[0])
+
+
+class Clip(NamedTuple):
+    """What is to be read for one clip.
+
+    Attributes:
+        item: Index of the video; 0 for trajectories, whose frames are numbered through.
+        frames: Which frames or pictures (T,).
+        cut: What becomes the square; None is the middle.
+        seed: Of the clip that takes its place if the video breaks.
+    """
+
+    item: int
+    frames: NDArray[np.int64]
+    cut: Cut | None
+    seed: int

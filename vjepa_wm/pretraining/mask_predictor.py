@@ -1,11 +1,15 @@
 """Predicts the features of masked tokens from those of visible tokens (V-JEPA's predictor)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm.encoders.vit import gather_tokens
 from vjepa_wm.errors import SettingError
 from vjepa_wm.nn.blocks import NORM_EPS, Block, init_transformer
-from vjepa_wm.nn.rope import RopeStyle, token_rope
+from vjepa_wm.nn.positions import Grid, resize_table, sincos_table
+from vjepa_wm.nn.rope import Rope, RopeStyle, token_rope
 
 
 class MaskPredictor(nn.Module):
@@ -21,7 +25,9 @@ class MaskPredictor(nn.Module):
         num_heads: attention heads per block.
         num_mask_tokens: learned mask tokens; one is used at a time (`mask_index`).
         mlp_ratio: hidden width of the MLP as a multiple of the predictor's width.
-        rope_style: see `vjepa_wm.nn.rope`.
+        rope_style: see `vjepa_wm.nn.rope`; without effect where `sincos_grid` is given.
+        sincos_grid: tokens along (time, rows, columns) of a fixed table that is added to the tokens
+            instead of rotary positions (V-JEPA 1); other grids get it resized.
         levels: taps of the encoder that come in and are predicted, side by side on channels.
         output_dim: width of the predictions; None is `levels` * D. A student taught by a wider
             encoder predicts that encoder's width.
@@ -39,6 +45,7 @@ class MaskPredictor(nn.Module):
         num_mask_tokens: int,
         mlp_ratio: float = 4.0,
         rope_style: RopeStyle = "interleaved",
+        sincos_grid: Sequence[int] | None = None,
         levels: int = 1,
         output_dim: int | None = None,
         dense: bool = False,
@@ -48,11 +55,14 @@ class MaskPredictor(nn.Module):
         output_dim = levels * embed_dim if output_dim is None else output_dim
         self.head_dim = width // num_heads
         self.rope_style: RopeStyle = rope_style
+        self.sincos_grid: Grid | None = None if sincos_grid is None else tuple(sincos_grid)
         self.dense = dense
         self.predictor_embed = _input_layers(embed_dim, width=width, levels=levels)
         self.mask_tokens = nn.ParameterList(
             nn.Parameter(torch.zeros(1, 1, width)) for _ in range(num_mask_tokens)
         )
+        if self.sincos_grid is not None:
+            self.register_buffer("predictor_pos_embed", sincos_table(self.sincos_grid, dim=width))
         self.predictor_blocks = nn.ModuleList(
             Block(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
@@ -136,12 +146,20 @@ class MaskPredictor(nn.Module):
         x = torch.cat([x, queries.to(x.dtype)], dim=1)
         if self.dense:
             x = x + (self.img_mod_embed if is_image else self.video_mod_embed)
-        rope = token_rope(
-            ids, rows=grid[1], columns=grid[2], head_dim=self.head_dim, style=self.rope_style
-        )
+        if self.sincos_grid is not None:
+            table = resize_table(self.predictor_pos_embed, grid=self.sincos_grid, to=grid)
+            x = x + gather_tokens(table.expand(batch, -1, -1), ids)
+        rope = self._rope(ids, grid)
         for block in self.predictor_blocks:
             x = block(x, rope)
         return x
+
+    def _rope(self, ids: Tensor, grid: Grid) -> Rope | None:
+        if self.sincos_grid is not None:
+            return None
+        return token_rope(
+            ids, rows=grid[1], columns=grid[2], head_dim=self.head_dim, style=self.rope_style
+        )
 
 
 def _input_layers(embed_dim: int, *, width: int, levels: int) -> nn.Module:

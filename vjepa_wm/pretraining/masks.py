@@ -1,11 +1,12 @@
-"""Multi-block masks over a clip: which tokens are seen, which are predicted.
+"""Masks over a clip: which tokens are seen, which are predicted.
 
 V-JEPA (arXiv 2404.08471, section 3.2 and appendix): the union of a few blocks is the target and
 its complement the context. Two kinds are used on every clip: many small blocks (short range) and
-few large ones (long range), both spanning the whole clip in time.
+few large ones (long range), both spanning the whole clip in time. VideoMAE hides random patches.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,3 +98,69 @@ def _stack(rng: np.random.Generator, ids: list[np.ndarray]) -> Tensor:
     count = min(len(row) for row in ids)
     rows = [np.sort(rng.permutation(row)[:count]) for row in ids]
     return torch.from_numpy(np.stack(rows))
+
+
+class MultiBlockMasks:
+    """All kinds of masks of a recipe, those of clips and those of stills.
+
+    Args:
+        video: keywords of `MultiBlockMask`, one mapping per kind; all are used on every clip.
+        image: the same for stills.
+    """
+
+    def __init__(
+        self, *, video: Sequence[Mapping[str, float]], image: Sequence[Mapping[str, float]]
+    ) -> None:
+        self.video = [MultiBlockMask(**kind) for kind in video]
+        self.image = [MultiBlockMask(**kind) for kind in image]
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        *,
+        batch_size: int,
+        grid: tuple[int, int, int],
+        is_image: bool = False,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Draw context and target ids of each kind, as `MultiBlockMask.sample` does."""
+        kinds = self.image if is_image else self.video
+        return [kind.sample(rng, batch_size=batch_size, grid=grid) for kind in kinds]
+
+
+class TubeMasks:
+    """One kind of mask: random patches, hidden through the whole clip (VideoMAE, arXiv 2203.12602).
+
+    Args:
+        ratio: share of the patches that is hidden. At least one patch is seen and one hidden.
+    """
+
+    def __init__(self, *, ratio: float) -> None:
+        if not 0 < ratio < 1:
+            raise SettingError(f"ratio must be in (0, 1), got {ratio}")
+        self.ratio = ratio
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        *,
+        batch_size: int,
+        grid: tuple[int, int, int],
+        is_image: bool = False,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Draw context ids (B, Lc) and target ids (B, Lt), both sorted; one kind.
+
+        Raises:
+            SettingError: a frame has one patch only.
+        """
+        del is_image  # a still is hidden as a clip is
+        frames, patches = grid[0], grid[1] * grid[2]
+        if patches < 2:
+            raise SettingError(f"a frame of {patches} patch cannot be masked: use a larger image")
+        hidden = min(max(round(patches * self.ratio), 1), patches - 1)
+        order = np.stack([rng.permutation(patches) for _ in range(batch_size)])
+        first = np.arange(frames)[:, None] * patches  # id of each frame's first token
+        context, target = (
+            torch.from_numpy((first + np.sort(part)[:, None]).reshape(batch_size, -1))
+            for part in (order[:, hidden:], order[:, :hidden])
+        )
+        return [(context, target)]

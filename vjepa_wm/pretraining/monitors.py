@@ -4,11 +4,19 @@ The training loss rewards collapse and layer norm hides it, so checkpoints are c
 correlation of latent distance with time apart, never by the loss.
 """
 
+import logging
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from vjepa_wm.encoders.collapse import collapse_faults
+from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.errors import CheckpointError
 from vjepa_wm.evaluation.statistics import spearman
+
+logger = logging.getLogger(__name__)
 
 
 def frame_std(latents: Tensor) -> float:
@@ -48,3 +56,43 @@ def time_rank_correlation(latents: Tensor, *, max_steps: int) -> float:
         distance = torch.cdist(episode, episode)[first, second]
         scores.append(spearman(distance.numpy(), second - first))
     return float(np.mean(scores))
+
+
+def collapse_figures(
+    encoder: FrozenEncoder, frames: Sequence[Tensor], *, device: str | torch.device
+) -> dict[str, float]:
+    """Collapse monitors on held-out frames (E, T, H, W, C), averaged over the sets."""
+    rows = []
+    for pixels in frames:
+        latents = encoder.encode(pixels.to(device)).cpu()
+        rows.append(
+            {
+                "frame_std": frame_std(latents.flatten(0, 1)),
+                "effective_rank": effective_rank(latents.flatten(0, 1)),
+                "time_rank_correlation": time_rank_correlation(latents, max_steps=15),
+            }
+        )
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    each = {f"time_rank_correlation_{i}": r["time_rank_correlation"] for i, r in enumerate(rows)}
+    return {**means, **each}
+
+
+def watch_collapse(
+    figures: Mapping[str, float], floors: Mapping[str, float], *, stop: bool
+) -> None:
+    """Warn of a collapse, or stop.
+
+    Raises:
+        CheckpointError: The encoder has collapsed, and training is to stop.
+    """
+    faults = collapse_faults(figures, floors)
+    if not faults:
+        return
+    message = (
+        f"the encoder has collapsed, nearly all frames look alike to it: {', '.join(faults)}. Try "
+        "larger weights of objective.terms, a smaller trainer.learning_rate or a larger "
+        "objective.ema_decay"
+    )
+    if stop:
+        raise CheckpointError(f"{message}. Stopped; the state of the validation before is kept")
+    logger.warning("%s", message)

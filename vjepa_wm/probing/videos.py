@@ -14,9 +14,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vjepa_wm.data.videos import UnreadableError, is_video, read_pictures, timeline
 from vjepa_wm.errors import DataError
 from vjepa_wm.files import digest
-from vjepa_wm.probing.decoding import UnreadableError, is_video, read_pictures, timeline
 from vjepa_wm.progress import Progress, no_progress
 
 END_BYTES = 1 << 16  # of a file's beginning and end, which go into its digest

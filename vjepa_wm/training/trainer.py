@@ -9,22 +9,25 @@ import math
 import pickle
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm import distributed
 from vjepa_wm.errors import CheckpointError, SettingError
 from vjepa_wm.files import atomic_path
 from vjepa_wm.precision import resolve_dtype
-from vjepa_wm.progress import progress
+from vjepa_wm.progress import no_progress, progress
+from vjepa_wm.training.schedules import HalfCosine, Schedule
 
 logger = logging.getLogger(__name__)
 
 Logs = dict[str, float]
-LossFn = Callable[[np.random.Generator, float], tuple[Tensor, dict[str, Tensor]]]
+Loss = tuple[Tensor, dict[str, Tensor]]  # and its parts, for the log
+LossFn = Callable[[np.random.Generator, float], Loss | Iterable[Loss]]
 # What torch.load and load_state_dict raise on a file that is cut off, damaged or of another model.
 UNREADABLE = (
     RuntimeError,
@@ -45,13 +48,16 @@ class Trainer:
         steps: number of optimiser steps, or None for no limit.
         minutes: training time in minutes, or None for no limit; the sooner of the two ends it.
         batch_size: samples per step, for the caller's loss function.
-        learning_rate: peak of the schedule: linear warm-up, then a half cosine to 1 % of it.
+        learning_rate: peak of the schedule.
         weight_decay: AdamW's, on matrices only.
         warmup: share of the budget spent warming up.
-        clip_grad: largest gradient norm.
+        clip_grad: largest gradient norm, or None for no limit.
         validate_every: steps between validations and checkpoints.
         precision: `auto`, `bf16` or `fp32`.
         seed: of the sampler and of the initial weights.
+        accumulate: pieces a batch is worked through in, for the caller's loss function.
+        schedule: how learning rate and weight decay move over the budget; None is a linear warm-up,
+            then a half cosine to 1 % of the peak.
     """
 
     def __init__(
@@ -63,14 +69,17 @@ class Trainer:
         learning_rate: float,
         weight_decay: float,
         warmup: float,
-        clip_grad: float,
+        clip_grad: float | None,
         validate_every: int,
         precision: str,
         seed: int,
+        accumulate: int = 1,
+        schedule: Schedule | None = None,
     ) -> None:
         if steps is None and minutes is None:
             raise SettingError("the trainer needs a budget: give steps, minutes or both")
-        for name, count in (("validate_every", validate_every), ("batch_size", batch_size)):
+        counts = {"validate_every": validate_every, "batch_size": batch_size}
+        for name, count in {**counts, "accumulate": accumulate}.items():
             if count < 1:
                 raise SettingError(f"{name} must be at least 1, got {count}")
         self.steps = steps
@@ -83,6 +92,8 @@ class Trainer:
         self.validate_every = validate_every
         self.precision = precision
         self.seed = seed
+        self.accumulate = accumulate
+        self.schedule: Schedule = HalfCosine() if schedule is None else schedule
 
     def fit(
         self,
@@ -99,7 +110,9 @@ class Trainer:
         Args:
             module: what is trained and saved; gets the best state back at the end.
             loss_fn: called with a random generator and the share of the budget spent; returns the
-                loss and its parts.
+                loss and its parts. It may yield several, whose sum is the loss of the batch; each
+                is backpropagated before the next is made. Where several processes train, each
+                returns that of its part of the batch, and the mean counts.
             folder: holds `state.pt` (exact state to resume from) and `metrics.jsonl`.
             validate: returns named figures.
             select: the figure by which the best state is kept; lower is better unless the name
@@ -118,7 +131,8 @@ class Trainer:
         device = next(module.parameters()).device
         dtype = resolve_dtype(self.precision, device)
         autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-        with progress(total=100, desc=folder.name, unit="%") as bar:
+        shown = progress if distributed.is_first() else no_progress
+        with shown(total=100, desc=folder.name, unit="%") as bar:
             while True:
                 share = loop.share()
                 if share >= 1 or loop.step % self.validate_every == 0:
@@ -126,10 +140,8 @@ class Trainer:
                         loop.validated(validate)
                 if share >= 1:
                     break
-                with autocast:
-                    loss, parts = loss_fn(loop.rng, share)
-                loop.log(loss, parts)
-                loop.optimise(loss, share)
+                loop.backward(loss_fn, share, autocast)
+                loop.optimise(share)
                 after_step()
                 bar.set_postfix_str(
                     f"step {loop.step} loss {loop.average['loss']:.4f}", refresh=False
@@ -175,30 +187,59 @@ class _Loop:
         if self.trainer.steps is not None:
             shares.append(self.step / self.trainer.steps if self.trainer.steps else 1.0)
         if self.trainer.minutes is not None:
-            shares.append(self.seconds / max(60 * self.trainer.minutes, 1e-9))
+            seconds = distributed.from_first(self.seconds)  # clocks differ, budgets must not
+            shares.append(seconds / max(60 * self.trainer.minutes, 1e-9))
         return min(max(shares), 1.0)
 
-    def optimise(self, loss: Tensor, share: float) -> None:
+    def backward(self, loss_fn: LossFn, share: float, autocast: torch.autocast) -> None:
+        """Backpropagate the loss of a batch, piece by piece where it comes so, and log it."""
+        with autocast:
+            made = loss_fn(self.rng, share)
+        pieces = iter([made] if isinstance(made, tuple) else made)
+        sums: Logs = {}
+        while True:
+            with autocast:  # a piece is computed when it is asked for
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            loss, parts = piece
+            for name, value in {"loss": loss, **parts}.items():
+                number = float(value.detach())
+                sums[name] = sums[name] + number if name in sums else number
+            loss.backward()
+        self.log(distributed.average(sums, loss.device))
+
+    def optimise(self, share: float) -> None:
         """Take one optimiser step at the learning rate of this share of the budget."""
-        rate = self.trainer.learning_rate * schedule(share, self.trainer.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip_grad)
+        self._set_rates(share)
+        distributed.average_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._largest_norm(share))
         self._require_finite("gradient norm", float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
-    def log(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
+    def _set_rates(self, share: float) -> None:
+        """Set learning rate and weight decay to those of this share of the budget."""
+        trainer = self.trainer
+        rate = trainer.learning_rate * trainer.schedule.rate(share, trainer.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        decayed = self.optimizer.param_groups[0]
+        decayed["weight_decay"] = trainer.schedule.weight_decay(share, trainer.weight_decay)
+
+    def _largest_norm(self, share: float) -> float:
+        limit = self.trainer.clip_grad
+        clips = limit is not None and self.trainer.schedule.clips(share, self.trainer.warmup)
+        return limit if clips else math.inf
+
+    def log(self, values: Logs) -> None:
         """Keep running averages of the loss and its parts."""
-        values = {"loss": loss, **parts}
-        for name, value in values.items():
-            number = float(value.detach())
+        for name, number in values.items():
             self.average[name] = (
                 number + 0.98 * (self.average[name] - number) if (name in self.average) else number
             )
-        self._require_finite("loss", float(loss.detach()))
+        self._require_finite("loss", values["loss"])
 
     def _require_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
@@ -211,6 +252,12 @@ class _Loop:
         """Validate, log, keep the best state, save; the time it takes is not charged."""
         if self.step == self.last_saved:
             return
+        if distributed.is_first():  # the others wait for it where they next need it
+            self._validate_and_save(validate)
+        self.last_saved = self.step
+        self.clock = time.perf_counter()
+
+    def _validate_and_save(self, validate: Callable[[], Logs]) -> None:
         self.module.eval()
         with torch.no_grad():
             figures = validate()
@@ -224,8 +271,6 @@ class _Loop:
             state = {key: value.clone() for key, value in self.module.state_dict().items()}
             self.best = {"score": score, "state": state, "figures": {"step": self.step, **figures}}
         self.save()
-        self.last_saved = self.step
-        self.clock = time.perf_counter()
 
     def _score(self, figures: Logs) -> float:
         """What the best state is chosen by, lower is better."""
@@ -251,22 +296,31 @@ class _Loop:
             torch.save(state, path)
 
     def resume(self) -> None:
-        """Go on from `state.pt` if there is one."""
+        """Go on from `state.pt` if there is one, with as many processes as there are now."""
         path = self.folder / "state.pt"
-        if not path.exists():
+        is_begun = path.exists()
+        if is_begun:
+            self._read_state(path)
+            logger.info("resumed %s at step %d", path, self.step)
+        distributed.wait()  # nobody writes before all have read
+        if self.step != distributed.from_first(self.step):
+            raise CheckpointError(f"{path} is not the same to all processes: they need one folder")
+        distributed.share_state(self.module.state_dict().values())
+        if distributed.is_first() and is_begun:
+            self._drop_rows_after(self.step)
+        elif distributed.is_first():
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-            return
+        self.clock = time.perf_counter()
+
+    def _read_state(self, path: Path) -> None:
         try:
-            self._restore(torch.load(path, weights_only=True))
+            self._restore(torch.load(path, weights_only=True, map_location="cpu"))
         except UNREADABLE as error:
             reason = textwrap.shorten(str(error), 150) or type(error).__name__
             raise CheckpointError(
                 f"{path} does not fit this run ({reason}): it is damaged or "
                 "was made with other settings. Delete the folder or choose another one"
             ) from error
-        self.clock = time.perf_counter()
-        self._drop_rows_after(self.step)
-        logger.info("resumed %s at step %d", path, self.step)
 
     def _restore(self, state: dict) -> None:
         self.module.load_state_dict(state["module"])
@@ -289,13 +343,8 @@ class _Loop:
             temporary.write_text("".join(kept))
 
     def restore_best(self) -> Logs:
-        """Give the module its best state back."""
-        self.module.load_state_dict(self.best["state"])
-        return self.best["figures"]
-
-
-def schedule(share: float, warmup: float) -> float:
-    """Learning rate as a multiple of its peak: linear warm-up, then half a cosine down to 1 %."""
-    if share < warmup:
-        return max(share / warmup, 0.01)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+        """Give the module its best state back, in every process."""
+        if distributed.is_first():
+            self.module.load_state_dict(self.best["state"])
+        distributed.share_state(self.module.state_dict().values())
+        return distributed.from_first(self.best and self.best["figures"])

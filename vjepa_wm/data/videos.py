@@ -3,10 +3,12 @@
 Shapes: F pictures of a video, T those that are wanted, H W image, S side of the square.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +21,51 @@ ANIMATIONS = (".gif", ".webp")
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 EXTRA = 'pip install "vjepa-wm[video]"'
 UNTIMED_S = 0.1  # how long a picture of an animation is shown that does not say so, as in browsers
+SEEK_FROM = 50  # picture of a film; what comes before is decoded, as looking for a key frame costs
 # What Pillow raises on a file that is cut off, damaged or no picture.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_Square = Callable[[Image.Image], NDArray[np.uint8]]
+_Found = dict[int, NDArray[np.uint8]]
 
 
 class UnreadableError(DataError):
     """A video that is damaged, too short or none; it is left out, others are not."""
+
+
+class Cut(NamedTuple):
+    """A rectangle of a picture that becomes the square, the same in all pictures of a clip.
+
+    Attributes:
+        area: Share of the picture's area, in (0, 1]; None is its middle square.
+        aspect: Width / height.
+        left: Its place between the borders, 0 to 1.
+        top: Likewise.
+        mirrored: Whether left and right change places.
+    """
+
+    area: float | None
+    aspect: float
+    left: float
+    top: float
+    mirrored: bool
+
+    def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Place it in a picture (width, height), whose borders may make it smaller."""
+        if self.area is None:
+            short = min(size)
+            left, top = ((length - short) // 2 for length in size)
+            return left, top, left + short, top + short
+        area = self.area * size[0] * size[1]
+        sides = math.sqrt(area * self.aspect), math.sqrt(area / self.aspect)
+        width, height = (
+            min(whole, max(1, round(side))) for whole, side in zip(size, sides, strict=True)
+        )
+        left = round(self.left * (size[0] - width))
+        top = round(self.top * (size[1] - height))
+        return left, top, left + width, top + height
+
+
+MIDDLE = Cut(area=None, aspect=1.0, left=0.5, top=0.5, mirrored=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +107,10 @@ class Timeline:
                     f"pictures at {fps:g} per second"
                 )
             times = (self.duration - span) / 2 + np.arange(num_frames) / fps
+        return self.at(times)
+
+    def at(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Find the pictures that are shown at these times, seconds from the first."""
         return np.maximum(np.searchsorted(self.starts, times, side="right") - 1, 0)
 
 
@@ -99,47 +144,63 @@ def timeline(path: Path, *, folder_fps: float) -> Timeline:
     return Timeline(ends - durations, float(ends[-1]), is_even=False)
 
 
-def read_pictures(path: Path, wanted: NDArray[np.int64], *, side: int) -> NDArray[np.uint8]:
-    """Read pictures (T,) of a video, their middles as squares: (T, S, S, 3).
+def read_pictures(
+    path: Path,
+    wanted: NDArray[np.int64],
+    *,
+    side: int,
+    cut: Cut | None = None,
+    starts: NDArray[np.float64] | None = None,
+) -> NDArray[np.uint8]:
+    """Read pictures (T,) of a video, cut to squares: (T, S, S, 3).
 
     Args:
         path: A file, or a folder of pictures.
         wanted: Which pictures, ascending; one may come several times.
         side: Of the square, pixels.
+        cut: What becomes the square; None is the middle.
+        starts: When the pictures are shown, of its `Timeline`. A film is then decoded from the key
+            frame before the first wanted picture on; None decodes it from its beginning.
 
     Raises:
         UnreadableError: It is damaged.
         DataError: PyAV is needed and not installed.
     """
     distinct = np.unique(wanted).tolist()
+
+    def square(picture: Image.Image) -> NDArray[np.uint8]:
+        return cut_square(picture, side=side, cut=cut)
+
     if path.is_dir():
-        found = _read_folder(path, distinct, side)
+        found = _read_folder(path, distinct, square)
     elif path.suffix.lower() in FILMS:
-        found = _read_film(path, distinct, side)
+        found = _read_film(path, distinct, square, starts)
     else:
-        found = _read_animation(path, distinct, side)
+        found = _read_animation(path, distinct, square)
     return np.stack([found[index] for index in wanted.tolist()])
 
 
-def _square(picture: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Cut out the middle and resize it, with anti-aliasing."""
-    short = min(picture.size)
-    left, top = ((length - short) // 2 for length in picture.size)
-    middle = picture.convert("RGB").crop((left, top, left + short, top + short))
-    return np.asarray(middle.resize((side, side), Image.Resampling.BILINEAR))
+def cut_square(picture: Image.Image, *, side: int, cut: Cut | None) -> NDArray[np.uint8]:
+    """Cut a picture, None is the middle, and resize it with anti-aliasing: (S, S, 3)."""
+    cut = MIDDLE if cut is None else cut
+    part = picture.convert("RGB").crop(cut.box(picture.size))
+    pixels = np.asarray(part.resize((side, side), Image.Resampling.BILINEAR))
+    return pixels[:, ::-1] if cut.mirrored else pixels
 
 
 def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
 
 
-def _read_folder(folder: Path, wanted: Sequence[int], side: int) -> dict[int, NDArray[np.uint8]]:
+def _read_folder(folder: Path, wanted: Sequence[int], square: _Square) -> _Found:
     paths = _pictures(folder)
     try:
         found = {}
         for index in wanted:
             with Image.open(paths[index]) as picture:
-                found[index] = _square(picture, side)
+                found[index] = square(picture)
+    except IndexError as error:
+        raise UnreadableError(f"it has {len(paths)} pictures by now") from error
     except _DAMAGED as error:
         raise UnreadableError(f"{paths[index].name}: {error}") from error
     return found
@@ -161,13 +222,13 @@ def _durations(path: Path) -> NDArray[np.float64]:
     return np.array([shown or UNTIMED_S for shown in durations])
 
 
-def _read_animation(path: Path, wanted: Sequence[int], side: int) -> dict[int, NDArray[np.uint8]]:
+def _read_animation(path: Path, wanted: Sequence[int], square: _Square) -> _Found:
     try:
         found = {}
         with Image.open(path) as film:
             for index in wanted:
                 film.seek(index)
-                found[index] = _square(film, side)
+                found[index] = square(film)
     except _DAMAGED as error:
         raise UnreadableError(f"damaged: {error}") from error
     return found
@@ -195,20 +256,51 @@ def _film_starts(path: Path) -> NDArray[np.float64]:
     return starts - starts[0]
 
 
-def _read_film(path: Path, wanted: Sequence[int], side: int) -> dict[int, NDArray[np.uint8]]:
+def _read_film(
+    path: Path, wanted: Sequence[int], square: _Square, starts: NDArray[np.float64] | None
+) -> _Found:
+    """Read a film from a key frame on; where that does not give every picture, from its start."""
     av = _import_av(path)
-    found, left = {}, set(wanted)
     try:
         with av.open(str(path)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index in left:
-                    found[index] = _square(frame.to_image(), side)
-                    left.remove(index)
-                if not left:
+            if starts is not None and wanted[0] >= SEEK_FROM:
+                found = _collect(_from_key_frame(container, starts, wanted[0]), wanted, square)
+                if len(found) == len(wanted):
                     return found
+                container.seek(0)
+            found = _collect(enumerate(container.decode(video=0)), wanted, square)
     except (av.FFmpegError, IndexError) as error:
         raise UnreadableError(f"damaged: {error}") from error
-    raise UnreadableError(f"damaged: it ends before picture {min(left)}")
+    if left := set(wanted) - found.keys():
+        raise UnreadableError(f"damaged: it ends before picture {min(left)}")
+    return found
+
+
+def _collect(frames: Iterable[tuple[int, Any]], wanted: Sequence[int], square: _Square) -> _Found:
+    """Take the wanted pictures out of numbered frames, and stop where the last one has passed."""
+    found, left = {}, set(wanted)
+    for index, frame in frames:
+        if index in left:
+            found[index] = square(frame.to_image())
+            left.remove(index)
+        if not left or index > wanted[-1]:
+            break
+    return found
+
+
+def _from_key_frame(
+    container: Any, starts: NDArray[np.float64], first: int
+) -> Iterator[tuple[int, Any]]:
+    """Decode from the key frame before a picture on; frames are numbered by when they are shown."""
+    stream = container.streams.video[0]
+    base = float(stream.time_base)
+    origin = 0 if stream.start_time is None else stream.start_time
+    container.seek(origin + int(starts[first] / base), stream=stream)
+    between = (starts[1:] + starts[:-1]) / 2
+    for frame in container.decode(stream):
+        if frame.pts is None:
+            return
+        yield int(np.searchsorted(between, (frame.pts - origin) * base)), frame
 
 
 def _import_av(path: Path) -> ModuleType:

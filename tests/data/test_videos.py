@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.probing import films
-from vjepa_wm.errors import DataError
-from vjepa_wm.probing.decoding import (
+from tests import films
+from vjepa_wm.data.videos import (
+    Cut,
     Timeline,
     UnreadableError,
     is_video,
     read_pictures,
     timeline,
 )
+from vjepa_wm.errors import DataError
 
 EVEN = Timeline(np.arange(10) / 10, 1.0, is_even=True)
 
@@ -104,3 +105,35 @@ def test_damaged_files_and_stills_are_unreadable(tmp_path: Path) -> None:
     for name, said in (("cut.gif", "damaged"), ("text.gif", "damaged"), ("still.webp", "still")):
         with pytest.raises(UnreadableError, match=said):
             timeline(tmp_path / name, folder_fps=1.0)
+
+
+def test_a_cut_is_read_in_place_of_the_middle(tmp_path: Path) -> None:
+    """Left quarter of the picture, mirrored."""
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :5, 0], picture[:, 5:10, 1] = 200, 200
+    path = films.write_folder(tmp_path / "clip", [Image.fromarray(picture)] * 2)
+    cut = Cut(area=0.25, aspect=0.5, left=0.0, top=0.5, mirrored=True)
+    found = read_pictures(path, np.array([0, 1]), side=8, cut=cut)
+    assert (found[:, :, 6:, 0] == 200).all() and not found[:, :, :2, 0].any()
+    assert (found[:, :, :2, 1] == 200).all()
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_films_are_read_from_a_key_frame_on(tmp_path: Path, kind: str) -> None:
+    """The same pictures as from the beginning, without decoding what comes before."""
+    av = pytest.importorskip("av")
+    path = tmp_path / f"long.{kind}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        stream.gop_size = 12
+        for index in range(200):
+            frame = np.full((32, 64, 3), index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+    starts = timeline(path, folder_fps=1.0).starts
+    for wanted in ([60, 61, 75], [149, 150, 199], [3, 5]):
+        plain = read_pictures(path, np.array(wanted), side=8)
+        found = read_pictures(path, np.array(wanted), side=8, starts=starts)
+        assert np.array_equal(found, plain)
+        np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), wanted, atol=6)

@@ -1,0 +1,35 @@
+"""Whether an encoder has collapsed: gives nearly the same latents whatever it sees."""
+
+from collections.abc import Mapping
+
+from vjepa_wm.errors import UnknownNameError
+
+# Under which a figure of `vjepa_wm.pretraining.monitors` means collapse. Latents are layer-normed,
+# so 1 is the most that frames can differ; random weights give 0.08 on our simulations.
+FLOORS = {"frame_std": 0.02, "effective_rank": 2.0}
+MEANING = {
+    "frame_std": "standard deviation over frames",
+    "effective_rank": "effective rank of its tokens",
+}
+
+
+def collapse_faults(
+    figures: Mapping[str, float], floors: Mapping[str, float] = FLOORS
+) -> list[str]:
+    """List the figures that lie under their floor, as text; an empty list is an encoder that sees.
+
+    Args:
+        figures: What was measured on held-out frames; a figure that is missing has no fault.
+        floors: Lowest value of each figure.
+
+    Raises:
+        UnknownNameError: There is a floor for something else.
+    """
+    for name in floors:
+        if name not in MEANING:
+            raise UnknownNameError("figure of collapse", name, MEANING)
+    return [
+        f"{MEANING[name]} {figures[name]:.3g} (wanted at least {floor:g})"
+        for name, floor in floors.items()
+        if name in figures and figures[name] < floor
+    ]
