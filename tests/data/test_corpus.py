@@ -9,7 +9,8 @@ from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.truth import Truth
 from vjepa_wm.errors import DataError, UnknownNameError
-from vjepa_wm.pretraining.clips import ClipSampler, validation_frames
+from vjepa_wm.pretraining.clips import ClipSteps
+from vjepa_wm.pretraining.sources import TrajectorySource
 from vjepa_wm.probing.episodes import labelled_clips
 from vjepa_wm.probing.states import draw_clips
 
@@ -40,10 +41,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Trajectories:
 def test_pretraining_reads_it_as_it_is(corpus: Trajectories) -> None:
     assert corpus.meta.action_dim == corpus.meta.proprio_dim == 0
     assert corpus.lengths.tolist() == [24] * EPISODES and corpus.meta.fps == 12
-    sampler = ClipSampler([corpus], num_frames=4, strides=[0, 1, 3])
-    clips, _ = sampler.sample(np.random.default_rng(0), 6)
-    assert clips.shape == (6, 4, 16, 16, 3)
-    assert validation_frames(corpus, num_episodes=1).shape == (1, 24, 16, 16, 3)
+    source = TrajectorySource(corpus, num_frames=4, steps=ClipSteps([0, 1, 3]))
+    clips = source.draw(np.random.default_rng(0), 6)
+    assert [source.read(clip)[0].shape for clip in clips] == [(4, 16, 16, 3)] * 6
+    assert source.validation_frames(1).shape == (1, 24, 16, 16, 3)
     batch = corpus.windows(4, stride=2).sample(np.random.default_rng(0), 5)
     assert batch.actions.shape == (5, 3, 0)
 
