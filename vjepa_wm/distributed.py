@@ -101,11 +101,13 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
+    entries = 0
     for gradient in gradients:
         bucket.append(gradient)
-        if sum(g.numel() for g in bucket) >= BUCKET:
+        entries += gradient.numel()
+        if entries >= BUCKET:
             yield bucket
-            bucket = []
+            bucket, entries = [], 0
     if bucket:
         yield bucket
 

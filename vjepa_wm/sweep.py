@@ -7,21 +7,19 @@ import itertools
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import check_overrides, run_verb, verb
-from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
 from vjepa_wm.evaluation.sweeps import read_point, table, verdicts
 from vjepa_wm.files import read_json, write_json
-from vjepa_wm.loading import SHIPPED
+from vjepa_wm.predictor import open_world_model
 from vjepa_wm.stages import check_jobs, run_stage
 
 POINT_FILE = "point.json"  # what a folder was measured with; written when it is done
@@ -40,18 +38,21 @@ def main(cfg: DictConfig) -> None:
     tasks; what is reported should be measured again on frozen ones, with evaluate.
     """
     check_jobs(cfg.jobs)
-    points = expand(cfg.points, common=cfg.common)
+    model = open_world_model(cfg.model, None).digest
+    points = {
+        name: asked(cfg, options, model=model)
+        for name, options in expand(cfg.points, common=cfg.common).items()
+    }
     out = Path(cfg.out)
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    todo = [name for name, options in points.items() if not is_done(out / name, cfg, options)]
+    todo = [name for name, settings in points.items() if not is_done(out / name, settings)]
     print(f"{len(points)} points, {len(points) - len(todo)} of them measured before", flush=True)
     began, left = time.perf_counter(), set(todo)
 
     def measure(name: str, *, threads: int, log: Path) -> None:
-        settings = asked(cfg, points[name])
-        options = [*settings["options"], f"out={out / name}", "pictures=0"]
+        options = [*points[name]["options"], f"out={out / name}", "pictures=0"]
         run_verb("evaluate", *options, threads=threads, log=log)
-        write_json(out / name / POINT_FILE, settings)
+        write_json(out / name / POINT_FILE, points[name])
         left.discard(name)
         done = len(todo) - len(left)
         minutes = (time.perf_counter() - began) / 60 / done * len(left)
@@ -106,21 +107,17 @@ def name_of(options: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", "_".join(short)) or "default"
 
 
-def asked(cfg: DictConfig, options: Sequence[str]) -> dict[str, object]:
-    """Return all that a point is measured with, as evaluate takes it, and of which model."""
-    folder = shipped_folder(cfg.model) if cfg.model in SHIPPED else Path(cfg.model)
+def asked(cfg: DictConfig, options: Sequence[str], *, model: str) -> dict[str, list[str] | str]:
+    """Return all that a point is measured with, as evaluate takes it, and the model's digest."""
     own = {"env": cfg.env.name, "level": cfg.level, "tasks": cfg.tasks, "episodes": cfg.episodes}
     own |= {"model": cfg.model, "agent": "mpc"}
-    return {
-        "options": [*(f"{key}={value}" for key, value in own.items()), *options],
-        "model": load_checkpoint(folder).digest,
-    }
+    return {"options": [*(f"{k}={v}" for k, v in own.items()), *options], "model": model}
 
 
-def is_done(folder: Path, cfg: DictConfig, options: Sequence[str]) -> bool:
+def is_done(folder: Path, settings: Mapping[str, object]) -> bool:
     """Tell whether a point was measured with just this."""
     path = folder / POINT_FILE
-    return path.is_file() and read_json(path) == asked(cfg, options)
+    return path.is_file() and read_json(path) == settings
 
 
 if __name__ == "__main__":
