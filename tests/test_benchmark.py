@@ -7,11 +7,12 @@ import pytest
 from tests import published_files
 from vjepa_wm import benchmark
 from vjepa_wm.files import read_json
+from vjepa_wm.frame_predictor import FramePredictor
 
 TINY = ["env=reacher", "frames=3", "episodes=6", "plans=2", "planner.horizon=2"]
 TINY += ["planner.num_samples=8", "planner.num_elites=2", "planner.iterations=1"]
 TINY += ["repeats=1", "size=tiny", "contexts=[1,3]", "horizons=[1,2]", "candidates=[3,2]"]
-TINY += ["backbone=tiny2", "backbone_frames=2", "batch_size=2"]
+TINY += ["backbone=tiny2", "backbone_frames=2", "batch_size=2", "imagined=4"]
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_plan_has_parts_and_is_the_plain_planners(run, tmp_path: Path) -> None
 
 
 def test_rollouts_are_those_of_the_plain_planner(run, tmp_path: Path) -> None:
-    run("rollout", "out=speed")
+    run("rollout", "precision=fp32", "out=speed")
     figures = results(tmp_path / "speed")["rollout"]
     seconds = [figure["name"] for figure in figures if figure["unit"] == "s"]
     assert seconds == [
@@ -90,6 +91,34 @@ def test_rollouts_are_those_of_the_plain_planner(run, tmp_path: Path) -> None:
     for figure in named(figures, "difference"):
         assert figure["value"] < 1e-5
     assert all(figure["ratio"] > 0 for figure in named(figures, "rate"))
+
+
+def test_options_are_held_against_float32(run, tmp_path: Path, monkeypatch) -> None:
+    """With nothing compiled, which takes long; that it computes the same is tested elsewhere."""
+    monkeypatch.setattr(FramePredictor, "compile_layers", lambda predictor: None)
+    run("options", "out=speed")
+    figures = results(tmp_path / "speed")["options"]
+    compared = [figure for figure in figures if figure["unit"] == "s"]
+    assert [figure["name"] for figure in compared][:2] == ["bfloat16", "float32, compiled"]
+    assert {figure["baseline"] for figure in compared} == {"float32"}
+    apart = [figure["value"] for figure in named(figures, "difference of what it scores")]
+    assert 0 < apart[0] < 0.05 and apart[1] == 0
+
+
+def test_slopes_are_of_every_axis(run, tmp_path: Path) -> None:
+    run("slopes", "out=speed")
+    figures = results(tmp_path / "speed")["slopes"]
+    axes = [figure["name"].split(" (")[0] for figure in named(figures, "time grows with")]
+    assert axes == [
+        f"time grows with {axis}" for axis in ("candidates", "horizon", "environments", "tokens")
+    ]
+    assert [figure["name"].strip() for figure in named(figures, "  candidates")] == [
+        "candidates 4",
+        "candidates 8",
+        "candidates 16",
+        "candidates 32",
+    ]
+    assert all(figure["value"] > 0 for figure in named(figures, "peak memory"))
 
 
 def test_encoding_is_compared_with_bfloat16_and_shipped_weights(run, tmp_path: Path) -> None:
@@ -129,6 +158,8 @@ def test_collecting_is_measured_with_one_and_two_workers(run, tmp_path: Path) ->
         (["render", "colect"], "unknown benchmark 'colect'. Did you mean 'collect'"),
         (["wat=render"], "unknown option 'wat'. Did you mean 'what'"),
         (["plan", "frames=0"], "frames: wanted at least 1, got 0"),
+        (["slopes", "imagined=0"], "imagined: wanted at least 1, got 0"),
+        (["slopes", "precision=bf61"], "precision must be auto, bf16 or fp32, got 'bf61'"),
         (["plan", "plans=0"], "plans: wanted at least 1, got 0"),
         (["rollout", "contexts=[]"], "contexts: wanted at least 1, got []"),
         (["rollout", "candidates=[4]"], "candidates: wanted a number for each of the horizons"),

@@ -186,3 +186,14 @@ def test_every_used_part_learns() -> None:
     predictor(LATENTS, GOLDEN.inputs["actions"], GOLDEN.inputs["states"]).square().sum().backward()
     silent = {name.split(".")[0] for name, p in predictor.named_parameters() if p.grad is None}
     assert silent == {"extrinsics_encoder"}
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_blocks_predict_the_same() -> None:
+    """All frames at once."""
+    predictor = small_predictor()
+    batch = small_batch()
+    wanted = predictor(*batch)
+    predictor.compile_layers()
+    torch.testing.assert_close(predictor(*batch), wanted, atol=1e-5, rtol=1e-5)

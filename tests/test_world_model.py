@@ -300,3 +300,18 @@ def test_gradient_planning_lowers_the_cost() -> None:
         keep_history=True,
     )
     assert (plan.cost < 0.5 * plan.history[0].cost).all() and not plan.actions.requires_grad
+
+
+@pytest.mark.slow
+def test_compiled_blocks_imagine_the_same() -> None:
+    """With and without a past, one candidate and several."""
+    model = world()
+    calls = []
+    for context_len in (1, 2):
+        context, past, actions = problem(context_len)
+        for count in (1, 4):
+            calls.append((context, past, actions[:, :count]))
+    wanted = [model.rollout(*call) for call in calls]
+    model.predictor.compile_layers()
+    for call, latents in zip(calls, wanted, strict=True):
+        torch.testing.assert_close(model.rollout(*call), latents, **CLOSE)

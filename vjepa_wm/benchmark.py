@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.benchmarks.encode import benchmark_encode
 from vjepa_wm.benchmarks.figures import Figure, device_line, table
+from vjepa_wm.benchmarks.options import benchmark_options
 from vjepa_wm.benchmarks.plan import benchmark_plan
 from vjepa_wm.benchmarks.rollout import SIZES, RolloutSettings, benchmark_rollout
 from vjepa_wm.benchmarks.simulation import benchmark_collect, benchmark_render
+from vjepa_wm.benchmarks.slopes import Load, benchmark_slopes
 from vjepa_wm.benchmarks.train import benchmark_train
 from vjepa_wm.cli import verb
 from vjepa_wm.data.collection import CollectSettings
@@ -23,7 +25,9 @@ from vjepa_wm.evaluate import build_mpc
 from vjepa_wm.files import write_json
 from vjepa_wm.loading import load_world_model
 from vjepa_wm.precision import resolve_dtype
+from vjepa_wm.predictor import open_world_model
 from vjepa_wm.provenance import provenance
+from vjepa_wm.world_model import WorldModel
 
 
 @verb("benchmark", words="what")
@@ -39,6 +43,8 @@ def main(cfg: DictConfig) -> None:
         "rollout": rollout,
         "encode": encode,
         "train": train,
+        "options": options,
+        "slopes": slopes,
     }
     names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
     for name in names:
@@ -70,7 +76,7 @@ def check(cfg: DictConfig) -> None:
         VjepaWmError: a count is below 1, or the lists of `rollout` do not go together.
     """
     lists = {name: cfg[name] for name in ("contexts", "horizons", "candidates")}
-    single = ("frames", "episodes", "plans", "repeats", "backbone_frames", "batch_size")
+    single = ("frames", "episodes", "plans", "repeats", "backbone_frames", "batch_size", "imagined")
     for name, counts in {**{name: [cfg[name]] for name in single}, **lists}.items():
         if not counts or min(counts) < 1:
             raise VjepaWmError(f"{name}: wanted at least 1, got {cfg[name]}")
@@ -128,6 +134,34 @@ def encode(cfg: DictConfig) -> list[Figure]:
     """Encoded frames per second: transformers, bfloat16, and the compact encoder."""
     return benchmark_encode(
         cfg.backbone, frames=cfg.backbone_frames, repeats=cfg.repeats, device=cfg.device
+    )
+
+
+def options(cfg: DictConfig) -> list[Figure]:
+    """Imagining in bfloat16, compiled and on one thread, against float32."""
+    world_model = load_world_model(cfg.model, device=cfg.device, dtype="fp32")
+    size = Load(
+        environments=1,
+        candidates=cfg.imagined,
+        horizon=world_model.predictor.max_frames,
+        tokens=world_model.predictor.num_patches,
+    )
+
+    def load(precision: str) -> WorldModel:
+        return load_world_model(cfg.model, device=cfg.device, dtype=precision)
+
+    return benchmark_options(load, size, repeats=cfg.repeats, device=cfg.device)
+
+
+def slopes(cfg: DictConfig) -> list[Figure]:
+    """How time and memory of imagining grow, on the predictor of a world model."""
+    return benchmark_slopes(
+        open_world_model(cfg.model, None).config["predictor"],
+        candidates=cfg.imagined,
+        memory_mb=cfg.memory_mb,
+        dtype=resolve_dtype(cfg.precision, cfg.device),
+        repeats=cfg.repeats,
+        device=cfg.device,
     )
 
 

@@ -197,7 +197,9 @@ def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
     Raises:
         VjepaWmError: If options contradict each other, or the model is not for this environment.
     """
-    world_model = load_world_model(cfg.model, device=cfg.device)
+    world_model = load_world_model(cfg.model, device=cfg.device, dtype=cfg.precision)
+    if cfg.compile:
+        world_model.predictor.compile_layers()
     check_actions(world_model.action_spec, cfg, space, f"model {cfg.model}")
     with told_of("mpc"):
         return MPCAgent(

@@ -144,6 +144,16 @@ class FramePredictor(nn.Module, ABC):
         x = self._through_blocks(x, condition, self._rope(first, first + 1), caches)
         return self._output(latents, x).squeeze(1)
 
+    def compile_layers(self) -> None:
+        """Compile what blocks do to tokens one by one, in place; parameters keep their names.
+
+        Attention over a growing cache stays as it is: its shapes are new in every step, and a
+        kernel for each would be compiled. What is computed is the same but for rounding.
+        """
+        for layer in self.layers:
+            layer.attn.project = torch.compile(layer.attn.project, dynamic=True)
+            layer.mlp.compile(dynamic=True)
+
     @property
     def bytes_per_frame(self) -> int:
         """Rough memory of one imagined frame: latents, keys and values, and one block's MLP."""

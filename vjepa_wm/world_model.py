@@ -253,20 +253,21 @@ class Imagination:
             proprio = self._moved(problems, some)
             return self._rollout(problems, some, proprio), proprio
 
-        found = []
-        for first in range(0, len(chunks), workers):
-            together = chunks[first : first + workers]
+        def scored(together: list[tuple[slice, slice]]) -> list[Tensor]:
             imagined = side_by_side(imagine, together, workers=workers)
-            for (problems, columns), (latents, proprio) in zip(together, imagined, strict=True):
-                found.append(
-                    score(
-                        cost,
-                        latents,
-                        goal[problems],
-                        actions=actions[problems, columns],
-                        proprio=None if proprio is None else proprio[:, :, 1:],
-                    )
+            return [
+                score(
+                    cost,
+                    latents,
+                    goal[problems],
+                    actions=actions[problems, columns],
+                    proprio=None if proprio is None else proprio[:, :, 1:],
                 )
+                for (problems, columns), (latents, proprio) in zip(together, imagined, strict=True)
+            ]
+
+        rounds = (chunks[first : first + workers] for first in range(0, len(chunks), workers))
+        found = [costs for together in rounds for costs in scored(together)]
         per_row = sum(problems.start == 0 for problems, _ in chunks)
         rows = [torch.cat(found[i : i + per_row], dim=1) for i in range(0, len(found), per_row)]
         return torch.cat(rows, dim=0)

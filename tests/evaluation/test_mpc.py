@@ -4,11 +4,14 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 
 from vjepa_wm import evaluate
+from vjepa_wm.agent import MPCAgent
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import read_json
+from vjepa_wm.frame_predictor import FramePredictor
 
 TINY = ["env=reacher", "agent=mpc", "episodes=3", "max_steps=3", "planner.horizon=2"]
 TINY += ["planner.num_samples=8", "planner.num_elites=2", "planner.iterations=1"]
@@ -59,6 +62,21 @@ def test_frozen_tasks_are_played_and_written_down(
         "tasks": load_task_set("reacher").digest,
         "model": load_checkpoint(world_model_folder).digest,
     }
+
+
+def test_precision_and_compilation_reach_the_predictor(run, monkeypatch) -> None:
+    """As options of the verb; float32 gives float32 weights."""
+    built: list[MPCAgent] = []
+    compiled: list[FramePredictor] = []
+    build = evaluate.build_mpc
+    monkeypatch.setattr(evaluate, "build_mpc", lambda *a: built.append(build(*a)) or built[-1])
+    monkeypatch.setattr(FramePredictor, "compile_layers", lambda net: compiled.append(net))
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        run(f"precision={precision}", "episodes=1", f"out={precision}", "pictures=0")
+        assert next(built[-1].world_model.predictor.parameters()).dtype == dtype
+    assert compiled == []
+    run("compile=true", "episodes=1", "out=compiled", "pictures=0")
+    assert compiled == [built[-1].world_model.predictor]
 
 
 def test_an_error_budget_of_planner_predictor_and_cost(run, tmp_path: Path, capsys) -> None:

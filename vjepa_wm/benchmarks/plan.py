@@ -91,7 +91,7 @@ def _parts(
     def imagine() -> None:
         observed = world_model.observe(context, past, sensed)
         for actions in batches:
-            observed.costs(actions, goal=goal_latents, cost=_free)
+            observed.costs(actions, goal=goal_latents, cost=free)
 
     calls = {
         "encode": lambda: world_model.encode(pixels),
@@ -141,6 +141,6 @@ def _cheap(actions: Tensor) -> Tensor:
     return actions.square().sum(dim=(-2, -1))
 
 
-def _free(latents: Tensor, goal: Tensor) -> Tensor:
+def free(latents: Tensor, goal: Tensor) -> Tensor:
     """No cost at all: what is left is imagining."""
-    return latents[:, :, -1, 0, 0]
+    return latents[:, :, -1, 0, 0].clone()  # a view would keep all of them

@@ -116,7 +116,7 @@ def world_models(settings: RolloutSettings) -> tuple[WorldModel, PlainWorldModel
         # As loud as the patches: candidates should differ by more than rounding does
         for layer in filter(None, (predictor.action_encoder, predictor.state_encoder)):
             layer.weight.data.normal_(std=10.0)
-        encoder = _small_encoder()
+        encoder = small_encoder()
     predictor = predictor.to(settings.device, settings.dtype).eval().requires_grad_(False)
     integrate = None if predictor.proprio_dim is None else PoseIntegrator()
     ours = WorldModel(
@@ -134,7 +134,7 @@ def world_models(settings: RolloutSettings) -> tuple[WorldModel, PlainWorldModel
     return ours, plain
 
 
-def _small_encoder() -> FrozenEncoder:
+def small_encoder() -> FrozenEncoder:
     """A world model has an encoder; here the latents are drawn and it has nothing to do."""
     vit = VideoViT(patch_size=16, tubelet_size=2, embed_dim=12, depth=1, num_heads=1)
     return FrozenEncoder(vit, name="none", digest="", image_size=16, pool=1)
