@@ -55,6 +55,14 @@ def test_long_sequences_agree_with_short_ones() -> None:
     torch.testing.assert_close(attend(query, key, value, mask), short, atol=1e-5, rtol=1e-5)
 
 
+@pytest.fixture(params=[False, True], ids=["no AMX", "AMX"])
+def has_amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Take the kernel of either kind of CPU, whichever this one is."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("has_amx")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("keys", [5, MAX_PLAIN_TOKENS_BF16 + 1])
 @pytest.mark.parametrize("is_masked", [False, True])
@@ -93,6 +101,7 @@ def test_attention_with_a_cache_is_attention_over_all() -> None:
     torch.testing.assert_close(last, whole[:, 5:], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("has_amx")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("past", [3, MAX_PLAIN_TOKENS_BF16])
 @pytest.mark.parametrize("copies", [1, 4])

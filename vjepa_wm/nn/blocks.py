@@ -13,7 +13,7 @@ from vjepa_wm.nn.rope import Rope, apply_rope
 NORM_EPS = 1e-6
 # Most keys that the plain products take on a CPU; longer sequences take the fused kernel.
 MAX_PLAIN_TOKENS = 256  # where there are gradients
-MAX_PLAIN_TOKENS_BF16 = 1024  # without gradients
+MAX_PLAIN_TOKENS_BF16 = 1024  # without gradients, where the CPU has no AMX
 
 
 class Attention(nn.Module):
@@ -59,7 +59,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     """Softmax attention of (B, heads, L, head_dim); `mask` is boolean, True where allowed.
 
     On a CPU two plain products are faster than PyTorch's fused kernel where sequences are short, in
-    two cases: backwards, several times, and in bfloat16, which that kernel computes as float32.
+    two cases: backwards, several times, and in bfloat16 without AMX, which makes that kernel fast.
     """
     if query.device.type != "cpu" or key.shape[2] > _max_plain_tokens(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -130,7 +130,8 @@ def _by_candidate(x: Tensor, rows: int) -> Tensor:
 def _max_plain_tokens(query: Tensor) -> int:
     if query.requires_grad:
         return MAX_PLAIN_TOKENS
-    return MAX_PLAIN_TOKENS_BF16 if query.dtype == torch.bfloat16 else 0
+    has_fast_kernel = query.dtype != torch.bfloat16 or torch.cpu._is_amx_tile_supported()
+    return 0 if has_fast_kernel else MAX_PLAIN_TOKENS_BF16
 
 
 class Mlp(nn.Module):
