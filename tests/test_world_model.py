@@ -203,6 +203,14 @@ def test_chunks_hold_every_candidate_once(shape: tuple[int, int], rows: int, wor
     assert bool((seen == 1).all())
 
 
+def test_wide_networks_get_all_threads_for_one_product_after_the_other(monkeypatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    model = world()
+    assert model.workers(1000, 2) == 4
+    monkeypatch.setattr("vjepa_wm.world_model.MOST_WIDTH", model.predictor.width - 1)
+    assert model.workers(1000, 2) == 1
+
+
 def test_an_error_in_a_thread_is_raised() -> None:
     def work(piece: int) -> int:
         if piece == 2:

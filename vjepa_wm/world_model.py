@@ -20,6 +20,7 @@ from vjepa_wm.threads import side_by_side
 
 CPU_TOKENS_AT_ONCE = 512  # per thread: what passes from layer to layer stays in its cache
 LEAST_TOKENS = 256  # that are worth a thread of their own: with fewer, Python is what is waited for
+MOST_WIDTH = 512  # of what is imagined a thread each: the products of wider nets share threads well
 
 LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
 
@@ -193,13 +194,14 @@ class WorldModel(nn.Module):
     def workers(self, candidates: int, horizon: int) -> int:
         """How many threads imagine so many candidates side by side, where no gradients are wanted.
 
-        Only on a CPU, where each has enough to do, and as far as the memory allows. One where the
-        calling thread has set something that other threads would not see: autocast, or a mode
-        that watches operators, such as a FLOP counter.
+        Only on a CPU, where each has enough to do but not in single operators, and as far as the
+        memory allows. One where the calling thread has set something that other threads would not
+        see: autocast, or a mode that watches operators, such as a FLOP counter.
         """
         net = self.predictor
         is_set_apart = torch.is_autocast_enabled("cpu") or is_in_torch_dispatch_mode()
-        if next(net.parameters()).device.type != "cpu" or is_set_apart:
+        is_wide = net.width > MOST_WIDTH
+        if next(net.parameters()).device.type != "cpu" or is_set_apart or is_wide:
             return 1
         tokens = candidates * net.tokens_per_frame
         in_memory = int(self.memory_mb * 2**20 / (horizon * net.bytes_per_frame))
