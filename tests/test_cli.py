@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from vjepa_wm.cli import check_overrides, help_text, verb
+from vjepa_wm.cli import _words_to_option, check_overrides, help_text, verb
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.files import atomic_path, digest, read_json, write_json
 
@@ -146,3 +146,16 @@ def test_long_lists_of_known_names_are_shortened() -> None:
     error = UnknownNameError("thing", "name_50x", [f"name_{number}" for number in range(100)])
     assert "Did you mean 'name_50'" in str(error)
     assert "90 others" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["a", "b"], ["what=[a,b]"]),
+        (["env=x", "a", "out=y", "b"], ["what=[a,b]", "env=x", "out=y"]),
+        (["a", "--config-name", "b"], ["what=[a]", "--config-name", "b"]),
+        (["env=x"], ["env=x"]),
+    ],
+)
+def test_plain_words_may_stand_anywhere_before_flags(given: list[str], read: list[str]) -> None:
+    assert _words_to_option(given, "what") == read

@@ -83,10 +83,13 @@ def verb(
 
 
 def _words_to_option(arguments: list[str], option: str) -> list[str]:
-    """Gather leading arguments that are plain words into one option."""
-    count = next((i for i, word in enumerate(arguments) if not word.isidentifier()), len(arguments))
-    gathered = [f"{option}=[{','.join(arguments[:count])}]"] if count else []
-    return gathered + arguments[count:]
+    """Gather arguments that are plain words, before any flag, into one option."""
+    flags = next((i for i, given in enumerate(arguments) if given.startswith("-")), len(arguments))
+    words = [given for given in arguments[:flags] if given.isidentifier()]
+    gathered = [f"{option}=[{','.join(words)}]"] if words else []
+    return (
+        gathered + [given for given in arguments[:flags] if given not in words] + arguments[flags:]
+    )
 
 
 def run_verb(name: str, *options: str, threads: int | None = None, log: Path | None = None) -> None:
