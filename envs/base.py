@@ -108,8 +108,13 @@ class PixelGoalEnv(gymnasium.Env):
         """Draw a random legal state (nq,)."""
         raise NotImplementedError
 
-    def _sample_scene(self, rng: np.random.Generator, data: mujoco.MjData) -> None:
-        """Draw what varies between episodes but not within one, into `data`'s mocap poses."""
+    def _sample_scene(
+        self, rng: np.random.Generator, data: mujoco.MjData, *, level: str | None
+    ) -> None:
+        """Draw what varies between episodes but not within one, into `data`'s mocap poses.
+
+        `level` is that of the goal to come, or None where there is none.
+        """
 
     def _accepts_goal(self, level: str, qpos: FloatArray, goal_qpos: FloatArray) -> bool:
         """Tell whether a goal candidate belongs to a level when starting at `qpos`."""
@@ -158,7 +163,7 @@ class PixelGoalEnv(gymnasium.Env):
             self.set_sim_state(options["start"])
             self._held_steps = 0
         else:
-            self._sample_start()
+            self._sample_start(level)
         if "goal" not in options:
             self._goal_state = self._sample_goal(level, is_start_given)
         else:
@@ -357,17 +362,17 @@ class PixelGoalEnv(gymnasium.Env):
             "distance": self._distance(),
         }
 
-    def _sample_start(self) -> None:
-        """Draw a random start at rest into the episode's data."""
+    def _sample_start(self, level: str | None) -> None:
+        """Draw a random start at rest into the episode's data, in a scene of the level."""
         mujoco.mj_resetData(self._model, self._data)
-        self._sample_scene(self.np_random, self._data)
+        self._sample_scene(self.np_random, self._data, level=level)
         self._data.qpos[:] = self._sample_qpos(self.np_random)
 
     def _sample_goal(self, level: str, is_start_given: bool) -> FloatArray:
         """Draw a goal of the level; starts from which none is found soon are drawn anew."""
         for attempt in range(_MAX_TRIES):
             if attempt % _TRIES_PER_START == _TRIES_PER_START - 1 and not is_start_given:
-                self._sample_start()
+                self._sample_start(level)
             goal_qpos = self._explore() if level == "near" else self._sample_qpos(self.np_random)
             if self._accepts_goal(level, self._data.qpos, goal_qpos):
                 return self._state_at(goal_qpos)

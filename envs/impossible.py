@@ -233,7 +233,7 @@ class TwinEnv(PixelGoalEnv):
     def _begin(self, seed: int) -> None:
         """Begin an episode without goal, as `reset` does, but draw nothing."""
         gymnasium.Env.reset(self, seed=seed)
-        self._sample_start()
+        self._sample_start(None)
         self._goal_state, self._goal, self._held_steps = None, None, 0
 
     def _happens(

@@ -13,6 +13,7 @@ from envs.policies import Policy, SeekWaypoints
 
 DOOR_WIDTH = 0.12  # metres
 _DOOR_LIMIT = 0.18  # metres, largest |y| of the door's middle
+_UNSEEN_DOORS = (0.20, 0.235)  # metres, |y| of doors in places where no other level has one
 _REACH = 0.27  # metres, largest sampled |coordinate| of the robot
 _WALL_CLEARANCE = 0.045  # metres, smallest sampled |x|: the robot clear of the wall
 _WALL_HALF_LENGTH = 0.30  # metres, as in the scene
@@ -29,12 +30,13 @@ class TwoRoomsEnv(TwinEnv):
     Success: the robot's centre less than 0.04 m from the goal's, for 3 steps.
     Levels: `near`, in the same room and at least 0.20 m away, what up to 25 steps of exploration
     reach; `door`, in the other room, at most 0.60 m by way of the door; `far`, an independent
-    state at least 0.20 m away.
+    state at least 0.20 m away; `unseen`, as `door`, in a layout that no other level and no
+    collection has: the door is 0.20 to 0.235 m from the middle of the wall instead of at most 0.18.
     """
 
     scene: ClassVar[str] = "two_rooms"
     criteria: ClassVar[dict[str, float]] = {"robot_position_m": 0.04}
-    levels: ClassVar[tuple[str, ...]] = ("near", "far", "door")
+    levels: ClassVar[tuple[str, ...]] = ("near", "far", "door", "unseen")
     max_speed: ClassVar[float] = 0.3
     proprio_dim: ClassVar[int] = 2
     proprio_limit: ClassVar[float] = 0.3
@@ -58,14 +60,19 @@ class TwoRoomsEnv(TwinEnv):
         x = rng.uniform(_WALL_CLEARANCE, _REACH) * rng.choice([-1.0, 1.0])
         return np.array([x, rng.uniform(-_REACH, _REACH)])
 
-    def _sample_scene(self, rng: np.random.Generator, data: mujoco.MjData) -> None:
-        door_y = rng.uniform(-_DOOR_LIMIT, _DOOR_LIMIT)
+    def _sample_scene(
+        self, rng: np.random.Generator, data: mujoco.MjData, *, level: str | None
+    ) -> None:
+        if level == "unseen":
+            door_y = rng.uniform(*_UNSEEN_DOORS) * rng.choice([-1.0, 1.0])
+        else:
+            door_y = rng.uniform(-_DOOR_LIMIT, _DOOR_LIMIT)
         middle = DOOR_WIDTH / 2 + _WALL_HALF_LENGTH
         data.mocap_pos[:, 1] = door_y - middle, door_y + middle
 
     def _accepts_goal(self, level: str, qpos: FloatArray, goal_qpos: FloatArray) -> bool:
         is_same_room = qpos[0] * goal_qpos[0] > 0
-        if level == "door":
+        if level in ("door", "unseen"):
             door = np.array([0.0, _door_y(self._data)])
             path = np.linalg.norm(qpos - door) + np.linalg.norm(goal_qpos - door)
             return bool(not is_same_room and path <= _MAX_DOOR_PATH)

@@ -82,10 +82,24 @@ def test_door_varies_and_belongs_to_the_state() -> None:
 def test_rooms_of_start_and_goal_at_each_level() -> None:
     env = TwoRoomsEnv(image_size=8)
     for seed in range(20):
-        for level, is_same in (("near", True), ("door", False)):
+        for level, is_same in (("near", True), ("door", False), ("unseen", False)):
             env.reset(seed=seed, options={"level": level})
             x, goal_x = env.get_sim_state()[1], env.goal_state[1]
             assert (x * goal_x > 0) == is_same
+
+
+def test_doors_of_the_unseen_level_are_where_no_other_has_one() -> None:
+    """Whatever else an episode begins as, also with a start or goal that is given."""
+    env = TwoRoomsEnv(image_size=8)
+    for seed in range(20):
+        doors = {}
+        for level in env.levels:
+            env.reset(seed=seed, options={"level": level})
+            doors[level] = abs(env._data.mocap_pos[:, 1].mean())
+        env.reset(seed=seed, options={"goal": None})
+        doors["no goal"] = abs(env._data.mocap_pos[:, 1].mean())
+        unseen = doors.pop("unseen")
+        assert max(doors.values()) <= 0.18 < 0.2 <= unseen <= 0.235
 
 
 @pytest.mark.parametrize("env_class", [PushEnv, PushTEnv])

@@ -21,7 +21,7 @@ from vjepa_wm.evaluation.tasks import (
 POINT = "tests.evaluation.fake_env:fake/PointGoal-v0"
 SHIPPED = {
     "reacher": ("envs:vjepa_wm/Reacher-v0", ("near", "far")),
-    "two_rooms": ("envs:vjepa_wm/TwoRooms-v0", ("near", "far", "door")),
+    "two_rooms": ("envs:vjepa_wm/TwoRooms-v0", ("near", "far", "door", "unseen")),
     "push": ("envs:vjepa_wm/Push-v0", ("near", "far")),
     "push_t": ("envs:vjepa_wm/PushT-v0", ("near", "far")),
 }
