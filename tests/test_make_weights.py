@@ -18,6 +18,7 @@ from vjepa_wm.make_weights import levels
 ROOT = Path(__file__).parents[1]
 OPTIONS = {
     "collect": ["steps=24", "workers=1"],
+    "corpus": ["corpus.num_frames=8", "workers=1"],
     "pretrain": ["vit=tiny", "mask_predictor=tiny", "trainer.batch_size=4", "pool=4"],
     "train_ac": [
         "predictor=tiny",
@@ -51,7 +52,7 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     ]
     command += ["~minutes.two_rooms", "~minutes.push", "~minutes.push_t", "minutes.reacher=1"]
     command += ["proprio=[reacher]"]
-    command += ["pretrain_steps=2", "evaluation_episodes=2"]
+    command += ["pretrain_steps=2", "evaluation_episodes=2", "corpus_hours=0.002"]
     for name, options in OPTIONS.items():
         listed = ",".join(json.dumps(option) for option in options)
         command.append(f"more.{name}=[{listed}]")
@@ -64,7 +65,7 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
 
     first = run()
     assert first.returncode == 0, first.stderr
-    assert "data=[data/reacher]" in first.stdout
+    assert "data=[data/reacher,data/play]" in first.stdout
     shipped = tmp_path / "shipped"
     assert {path.name for path in shipped.iterdir()} == {"compact", "reacher"}
     for name in ("compact", "reacher"):

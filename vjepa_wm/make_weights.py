@@ -35,6 +35,8 @@ def main(cfg: DictConfig) -> None:
     check_environments(cfg)
     for env in cfg.minutes:
         run_verb("collect", f"env={env}", f"episodes={cfg.episodes[env]}", *cfg.more.collect)
+    if cfg.corpus_hours:
+        run_verb("collect", "corpus=play", f"hours={cfg.corpus_hours}", *cfg.more.corpus)
     pretrain(cfg)
     tasks = [(env,) for env in cfg.minutes]
     run_stage(partial(train, cfg), tasks, jobs=cfg.jobs, logs=out)
@@ -43,6 +45,8 @@ def main(cfg: DictConfig) -> None:
         f"{children_cpu_minutes():.0f} CPU-minutes in this run",
         flush=True,
     )
+    if not cfg.evaluation_episodes:
+        return
     tasks = [(env, level) for env in cfg.minutes for level in levels(env)]
     run_stage(partial(measure, cfg), tasks, jobs=cfg.jobs, logs=out)
     write_cards(cfg)
@@ -62,12 +66,14 @@ def check_environments(cfg: DictConfig) -> None:
 
 
 def pretrain(cfg: DictConfig) -> None:
-    """Pretrain the encoder on the trajectories of every environment, and ship it."""
+    """Pretrain the encoder on the trajectories of every environment and the corpus, and ship it."""
+    names = [*cfg.minutes, *(["play"] if cfg.corpus_hours else [])]
     run_verb(
         "pretrain",
-        f"data=[{','.join(f'data/{env}' for env in cfg.minutes)}]",
+        f"data=[{','.join(f'data/{name}' for name in names)}]",
         f"out={encoder_run(cfg)}",
         f"trainer.steps={cfg.pretrain_steps}",
+        f"device={cfg.device}",
         *cfg.more.pretrain,
     )
     ship(encoder_run(cfg), cfg, "compact")
@@ -84,6 +90,7 @@ def train(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
         f"trainer.minutes={float(cfg.minutes[env])}",
         f"metric_trainer.minutes={float(cfg.metric_minutes)}",
         "evaluation_episodes=0",
+        f"device={cfg.device}",
         f"out={out}",
         *cfg.more.train_ac,
         threads=threads,
@@ -126,7 +133,7 @@ def evaluation_run(cfg: DictConfig, env: str, level: str) -> Path:
 
 def levels(env: str) -> tuple[str, ...]:
     """Levels of difficulty an environment is measured at."""
-    return ("near", "door", "far") if env == "two_rooms" else ("near", "far")
+    return ("near", "door", "unseen", "far") if env == "two_rooms" else ("near", "far")
 
 
 def target(cfg: DictConfig, name: str) -> Path:
