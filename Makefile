@@ -9,7 +9,7 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 /usr/bin/python3
 USABLE := import sys, pip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' 2>/dev/null && echo $$p && exit; done; echo python3)
 
-.PHONY: setup gl test test-all demo doctor weights format clean help
+.PHONY: setup gl test test-all demo doctor weights reports format clean help
 
 setup: $(STAMP)  ## make .venv and install the project with its pinned dependencies
 
@@ -49,6 +49,9 @@ doctor: setup  ## print versions, the OpenGL backend and how fast this machine i
 
 weights: setup  ## make the shipped weights again, from nothing
 	$(PY) -m vjepa_wm.make_weights
+
+reports: setup  ## measure the shipped weights in every way, one HTML report per environment
+	$(PY) -m vjepa_wm.make_reports
 
 format: setup  ## format the code and fix what the linter can
 	$(PY) -m ruff format

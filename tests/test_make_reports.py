@@ -1,0 +1,50 @@
+"""make_reports end to end, tiny, with the shipped weights of one environment."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vjepa_wm import make_reports
+
+QUICK = {
+    "collect": ["steps=12"],
+    "evaluate": ["max_steps=2", "pictures=1"],
+    "diagnose": ["what=[rollout,counterfactual]", "frames=40", "tried=2"],
+    "surprise": ["events=[vanishes,teleports]"],
+}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    more = [f"more.{name}={json.dumps(given)}" for name, given in QUICK.items()]
+    counts = ["episodes=2", "budget_episodes=1", "diagnosed_episodes=12", "states=4", "pairs=2"]
+    monkeypatch.setattr("sys.argv", ["make_reports", *counts, *more, *options])
+    make_reports.main()
+
+
+@pytest.mark.slow
+def test_all_that_is_measured_is_in_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, "envs=[reacher]")
+    page = (tmp_path / "docs" / "reports" / "reacher.html").read_text()
+    (folder,) = (tmp_path / "runs" / "reports" / "reacher").iterdir()
+    names = {"near", "far", "budget", "data", "diagnosis", "surprise"}
+    assert {path.name for path in folder.iterdir()} == names
+    for shown in ("true_dynamics", "random", "counterfactual", "vanishes", 'src="http'):
+        assert (shown in page) == ("http" not in shown), shown
+    shown = capfd.readouterr().out
+    assert "report: docs/reports/reacher.html" in shown and "left out" not in shown
+
+    log = (tmp_path / "runs" / "reports" / "reacher.log").read_text()
+    run(monkeypatch, "envs=[reacher]")
+    again = (tmp_path / "runs" / "reports" / "reacher.log").read_text()
+    assert "frozen tasks" in log and "frozen tasks" not in again[len(log) :]
+
+
+def test_a_misspelt_environment_is_named(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "envs=[pusk]")
+    assert "Did you mean 'push'" in capsys.readouterr().err
