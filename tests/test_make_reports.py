@@ -9,15 +9,24 @@ from vjepa_wm import make_reports
 
 QUICK = {
     "collect": ["steps=12"],
+    "train_bc": ["trainer.steps=2"],
+    "train_decoder": ["trainer.steps=2", "pixel_decoder=tiny"],
     "evaluate": ["max_steps=2", "pictures=1"],
-    "diagnose": ["what=[rollout,counterfactual]", "frames=40", "tried=2"],
+    "diagnose": ["what=[rollout,counterfactual,pictures]", "frames=40", "tried=2"],
     "surprise": ["events=[vanishes,teleports]"],
 }
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     more = [f"more.{name}={json.dumps(given)}" for name, given in QUICK.items()]
-    counts = ["episodes=2", "budget_episodes=1", "diagnosed_episodes=12", "states=4", "pairs=2"]
+    counts = [
+        "episodes=2",
+        "budget_episodes=1",
+        "training_episodes=12",
+        "diagnosed_episodes=12",
+        "states=4",
+        "pairs=2",
+    ]
     monkeypatch.setattr("sys.argv", ["make_reports", *counts, *more, *options])
     make_reports.main()
 
@@ -30,9 +39,18 @@ def test_all_that_is_measured_is_in_one_page(
     run(monkeypatch, "envs=[reacher]")
     page = (tmp_path / "docs" / "reports" / "reacher.html").read_text()
     (folder,) = (tmp_path / "runs" / "reports" / "reacher").iterdir()
-    names = {"near", "far", "budget", "data", "diagnosis", "surprise"}
+    names = {"training", "latents", "policy", "decoder", "diagnosed"}  # what is measured with
+    names |= {"near", "far", "budget", "diagnosis", "surprise"}
     assert {path.name for path in folder.iterdir()} == names
-    for shown in ("true_dynamics", "random", "counterfactual", "vanishes", 'src="http'):
+    for shown in (
+        "true_dynamics",
+        "random",
+        "bc",
+        "imagined",
+        "counterfactual",
+        "vanishes",
+        'src="http',
+    ):
         assert (shown in page) == ("http" not in shown), shown
     shown = capfd.readouterr().out
     assert "report: docs/reports/reacher.html" in shown and "left out" not in shown

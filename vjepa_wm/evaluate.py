@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from gymnasium import spaces
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.agent import MPCAgent
@@ -24,6 +27,7 @@ from vjepa_wm.behaviour_cloning import (
 from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import progress, verb
+from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
@@ -72,7 +76,6 @@ def main(cfg: DictConfig) -> None:
     """
     names = chosen_agents(cfg)
     tasks, tasks_digest = chosen_tasks(cfg)
-    reels = {name: Reel(cfg.pictures) for name in names}
     runner = EpisodeRunner(
         cfg.env.id, num_envs=min(cfg.batch, len(tasks)), image_size=cfg.env.image_size
     )
@@ -80,6 +83,7 @@ def main(cfg: DictConfig) -> None:
         # All agents first: a missing model should not be found out after the random row.
         agents = {name: build_agent(name, cfg, runner) for name in names}
         warn_of_unlike_rows(cfg, agents)
+        reels = build_reels(cfg, agents)
         episodes, rows = run_agents(cfg, runner, agents, tasks, reels)
         criteria = dict(runner.envs[0].unwrapped.criteria)
     budget = error_budget(episodes, same_planner=cfg.planner == cfg.simulator_planner)
@@ -93,6 +97,29 @@ def main(cfg: DictConfig) -> None:
     write_pictures(cfg.out, reels, episodes_digest=digest(Path(cfg.out) / EPISODES_FILE))
     write_page(Path(cfg.out) / REPORT_FILE, [Path(cfg.out)])
     show(cfg, rows, budget)
+
+
+def build_reels(cfg: DictConfig, agents: Mapping[str, Agent]) -> dict[str, Reel]:
+    """Return what films the agents' episodes; with a decoder, mpc's with what it imagined.
+
+    Raises:
+        VjepaWmError: If there is no mpc to draw anything of, or the decoder is not its encoder's.
+    """
+    reels = {name: Reel(cfg.pictures) for name in agents}
+    if cfg.decoder is None:
+        return reels
+    if "mpc" not in agents:
+        raise DataError("decoder: draws what mpc imagines; wanted agent=mpc or all beside it")
+    mpc = agents["mpc"]
+    decoder = load_decoder(cfg.decoder, mpc.world_model.encoder, device=cfg.device)
+    return reels | {"mpc": Reel(cfg.pictures, partial(imagined_end, mpc, decoder))}
+
+
+def imagined_end(agent: MPCAgent, decoder: Decoder, env_id: int) -> NDArray[np.uint8] | None:
+    """Draw where an environment's last plan was imagined to end; None where there was no plan."""
+    if agent.slots[env_id].plan is None:
+        return None
+    return decoder.decode(agent.imagine_plan(env_id)[-1]).cpu().numpy()
 
 
 def run_agents(

@@ -1,6 +1,6 @@
 """Make the full reports of the shipped weights: python -m vjepa_wm.make_reports (make reports).
 
-One HTML file per environment: success on frozen tasks with floor and ceiling, the error budget,
+One HTML file per environment: success on frozen tasks with floors and ceiling, the error budget,
 the diagnosis, surprise. Each stage is one of the other verbs, run as a user would run it.
 """
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from vjepa_wm.checkpoint import WEIGHTS
 from vjepa_wm.cli import run_verb, verb
 from vjepa_wm.diagnose import RESULTS_FILE
 from vjepa_wm.errors import UnknownNameError
@@ -35,41 +36,51 @@ def main(cfg: DictConfig) -> None:
 
 def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
     """Measure the world model of an environment in every way, and write its report."""
+    loaded = open_world_model(env, None)
     # Of these weights alone: others are measured anew
-    folder = Path(cfg.out) / env / open_world_model(env, None).digest[:8]
-    once = partial(run_once, f"env={env}", threads=threads, log=log)
-    for level in levels(env):
-        once("evaluate", folder / level, SUMMARY_FILE, *success_options(cfg, level))
-    if cfg.budget_episodes:
-        once("evaluate", folder / "budget", SUMMARY_FILE, *budget_options(cfg))
-    data = folder / "data"
-    # Collection itself knows what is done
-    run_verb(
-        "collect",
-        f"env={env}",
-        f"episodes={cfg.diagnosed_episodes}",
-        f"seed={cfg.diagnosed_seed}",
-        "workers=1",
-        f"out={data}",
-        *cfg.more.collect,
-        threads=threads,
-        log=log,
+    runs = Runs(env, Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
+    training = runs.collect(cfg, "training", episodes=cfg.training_episodes, seed=0)
+    learned = (f"data={training}", f"cache={runs.folder / 'latents'}", "evaluation_episodes=0")
+    takes_proprio = str(loaded.config["integrator"] is not None).lower()
+    policy = runs.once(
+        "train_bc", "policy", WEIGHTS, *learned, f"proprio={takes_proprio}", *cfg.more.train_bc
     )
-    diagnosed = (f"data={data}", f"windows={cfg.states}", *cfg.more.diagnose)
-    once("diagnose", folder / "diagnosis", RESULTS_FILE, *diagnosed)
-    surprised = (f"pairs={cfg.pairs}", *cfg.more.surprise)
-    once("surprise", folder / "surprise", SURPRISE_FILE, *surprised)
+    decoder = runs.once("train_decoder", "decoder", WEIGHTS, *learned[:2], *cfg.more.train_decoder)
+    shown = (f"policy={policy}", f"decoder={decoder}")
+    for level in levels(env):
+        runs.once("evaluate", level, SUMMARY_FILE, *success_options(cfg, level), *shown)
+    if cfg.budget_episodes:
+        runs.once("evaluate", "budget", SUMMARY_FILE, *budget_options(cfg))
+    data = runs.collect(cfg, "diagnosed", episodes=cfg.diagnosed_episodes, seed=cfg.diagnosed_seed)
+    diagnosed = (f"data={data}", f"decoder={decoder}", f"windows={cfg.states}", *cfg.more.diagnose)
+    runs.once("diagnose", "diagnosis", RESULTS_FILE, *diagnosed)
+    runs.once("surprise", "surprise", SURPRISE_FILE, f"pairs={cfg.pairs}", *cfg.more.surprise)
     page = Path(cfg.ship_to) / f"{env}.html"
-    problems = write_page(page, [folder])
+    problems = write_page(page, [runs.folder])
     print("\n".join([f"report: {page}", *(f"left out: {problem}" for problem in problems)]))
 
 
-def run_once(
-    env: str, name: str, out: Path, result: str, *options: str, threads: int, log: Path
-) -> None:
-    """Run a verb for an environment, unless its result is there already."""
-    if not (out / result).exists():
-        run_verb(name, env, *options, f"out={out}", threads=threads, log=log)
+class Runs:
+    """Runs of other verbs for one environment, each in a folder of its own below `folder`."""
+
+    def __init__(self, env: str, folder: Path, *, threads: int, log: Path) -> None:
+        self.env = env
+        self.folder = folder
+        self._run = partial(run_verb, threads=threads, log=log)
+
+    def once(self, verb: str, name: str, result: str, *options: str) -> Path:
+        """Run a verb, unless its result is there already; returns its folder."""
+        out = self.folder / name
+        if not (out / result).exists():
+            self._run(verb, f"env={self.env}", *options, f"out={out}")
+        return out
+
+    def collect(self, cfg: DictConfig, name: str, *, episodes: int, seed: int) -> Path:
+        """Collect trajectories, or what is missing of them; returns their folder."""
+        out = self.folder / name
+        counts = (f"episodes={episodes}", f"seed={seed}", "workers=1")
+        self._run("collect", f"env={self.env}", *counts, f"out={out}", *cfg.more.collect)
+        return out
 
 
 def success_options(cfg: DictConfig, level: str) -> tuple[str, ...]:

@@ -75,13 +75,13 @@ def save_evaluation(
 
 def filmed(found: Sequence[Episode], count: int) -> Reel:
     """Pictures of episodes, of a brightness that says which step."""
-    reel = Reel(count)
-    for one in found:
+    reel = Reel(count, lambda place: np.full((8, 8, 3), place, np.uint8))
+    for place, one in enumerate(found):
         film = reel.film(np.full((16, 16, 3), 200, np.uint8), np.zeros((16, 16, 3), np.uint8))
         for step in range(1, one.steps + 1):
             if film is not None:
                 film.add(np.full((16, 16, 3), step, np.uint8))
-        reel.keep(film, seed=one.seed, is_success=one.is_success)
+        reel.keep(film, place=place, seed=one.seed, is_success=one.is_success)
     return reel
 
 

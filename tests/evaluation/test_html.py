@@ -123,7 +123,8 @@ def test_failures_are_shown_first_with_start_goal_and_end(everything: list[Path]
     assert "start 0.180 m, nearest 0.190 m, end 0.380 m" in said[0]
     alts = [image.get("alt") for image in first.iter("img")]
     assert alts[:3] == ["start of episode 8", "goal of episode 8", "end of episode 8"]
-    assert len(alts) == 3 + 6
+    assert alts[3] == "imagined end of the last plan of episode 8"
+    assert len(alts) == 4 + 6
 
 
 def test_runs_of_the_same_tasks_are_compared(everything: list[Path]) -> None:

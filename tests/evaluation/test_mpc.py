@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import tiny
 from vjepa_wm import evaluate
 from vjepa_wm.agent import MPCAgent
 from vjepa_wm.checkpoint import load_checkpoint
+from vjepa_wm.evaluation.reels import read_sheet
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import read_json
 from vjepa_wm.frame_predictor import FramePredictor
+from vjepa_wm.loading import load_world_model
 
 TINY = ["env=reacher", "agent=mpc", "episodes=3", "max_steps=3", "planner.horizon=2"]
 TINY += ["planner.num_samples=8", "planner.num_elites=2", "planner.iterations=1"]
@@ -62,6 +65,30 @@ def test_frozen_tasks_are_played_and_written_down(
         "tasks": load_task_set("reacher").digest,
         "model": load_checkpoint(world_model_folder).digest,
     }
+
+
+def test_a_decoder_draws_what_the_last_plan_was_imagined_to_lead_to(
+    run, world_model_folder: Path, tmp_path: Path, capsys
+) -> None:
+    """In the pictures of mpc alone, and nothing of its acting changes."""
+    decoder = tiny.save_decoder(tmp_path / "decoder", load_world_model(world_model_folder).encoder)
+    run("out=plain")
+    run("out=drawn", f"decoder={decoder}", "agent=[random,mpc]")
+    mpc = [line for line in episodes_of(tmp_path / "drawn") if line["agent"] == "mpc"]
+    assert mpc == episodes_of(tmp_path / "plain")
+    for name, sheet in (("plain", "mpc"), ("drawn", "random"), ("drawn", "mpc")):
+        strips = read_sheet(tmp_path / name / f"pictures_{sheet}.png").strips
+        is_drawn = (name, sheet) == ("drawn", "mpc")
+        assert [strip.imagined is not None for strip in strips] == 3 * [is_drawn]
+    imagined = [strip.imagined for strip in strips]
+    assert imagined[0].shape == strips[0].goal.shape and imagined[0].std() > 1
+    assert (imagined[0] != imagined[1]).any()
+    page = (tmp_path / "drawn" / "report.html").read_text(encoding="utf-8")
+    assert page.count("end of the last plan, imagined") == 3
+
+    with pytest.raises(SystemExit):
+        run("out=none", f"decoder={decoder}", "agent=random")
+    assert "decoder: draws what mpc imagines" in capsys.readouterr().err
 
 
 def test_precision_and_compilation_reach_the_predictor(run, monkeypatch) -> None:

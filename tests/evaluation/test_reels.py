@@ -69,7 +69,7 @@ def kept(count: int, outcomes: str) -> list[int]:
     """Numbers of the episodes kept of a run of failures (x) and successes (o)."""
     reel = Reel(count)
     for outcome in outcomes:
-        reel.keep(reel.film(frame(0), frame(1)), seed=1, is_success=outcome == "o")
+        reel.keep(reel.film(frame(0), frame(1)), place=0, seed=1, is_success=outcome == "o")
     return [strip.number for strip in reel.strips()]
 
 
@@ -98,7 +98,8 @@ def test_a_negative_count_is_refused() -> None:
 
 def test_sheets_come_back_as_they_were_and_replace_older_ones(tmp_path: Path) -> None:
     tasks = draw_tasks(POINT, "far", 5, first_seed=TUNING_SEED)
-    reels = {"seeker": Reel(3), "my.module:Agent": Reel(2), "none": Reel(0)}
+    imagining = Reel(3, lambda place: frame(place + 100, side=4) if place else None)
+    reels = {"seeker": imagining, "my.module:Agent": Reel(2), "none": Reel(0)}
     runner = EpisodeRunner(POINT, num_envs=2, image_size=8)
     plain = runner.run(Seeker(), tasks, max_steps=6)
     for reel in reels.values():
@@ -117,6 +118,12 @@ def test_sheets_come_back_as_they_were_and_replace_older_ones(tmp_path: Path) ->
         for strip, other in zip(strips, wanted, strict=True):
             np.testing.assert_array_equal(strip.frames, other.frames)
             np.testing.assert_array_equal(strip.goal, other.goal)
+            place = strip.number % 2  # two environments make batches of two
+            if agent == "seeker" and place:
+                assert strip.imagined.shape == strip.goal.shape
+                assert (strip.imagined == 100 + place).all()
+            else:
+                assert strip.imagined is None
             episode = plain[strip.number]
             assert (strip.seed, strip.steps[-1]) == (episode.seed, episode.steps)
 

@@ -137,8 +137,9 @@ class EpisodeRunner:
                 batch = tasks[first : first + len(self.envs)]
                 rows = [_Row(env, task, reel) for env, task in zip(self.envs, batch, strict=False)]
                 _run_batch(agent, rows, max_steps=max_steps, bar=bar)
-                for row in rows if reel is not None else ():
-                    reel.keep(row.film, seed=row.task.seed, is_success=row.is_success)
+                for place, row in enumerate(rows if reel is not None else ()):
+                    seed, is_success = row.task.seed, row.is_success
+                    reel.keep(row.film, place=place, seed=seed, is_success=is_success)
                 episodes += [row.result() for row in rows]
         return episodes
 

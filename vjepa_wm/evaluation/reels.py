@@ -1,14 +1,15 @@
 """Films episodes while they run, keeps a few, and writes them as one PNG sheet per agent.
 
-A sheet can be looked at as it is: one line per episode, the goal first, then frames from start to
-end. What each line is stands in the PNG's text, so that no sheet can be taken for another's.
+A sheet can be looked at as it is: one line per episode, the goal first, then where the last plan
+was imagined to end, if that was drawn, then frames from start to end. What each line is stands in
+the PNG's text, so that no sheet can be taken for another's.
 
 Shapes: F frames, H W image.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from PIL import Image, PngImagePlugin
 
 from vjepa_wm.errors import DataError
 from vjepa_wm.files import atomic_path, digest
+
+# Place of an episode in its batch -> where its last plan was imagined to end, (H,W,3), or None
+Imagine = Callable[[int], NDArray[np.uint8] | None]
 
 BETWEEN = 6  # frames kept between start and end
 MAX_SIDE = 128  # pixels; larger pictures are made smaller
@@ -36,6 +40,7 @@ class Strip:
         steps: Environment steps taken before each frame (F,), from 0 to the last.
         goal: What the agent was to reach, (H,W,3).
         frames: (F,H,W,3), the first at the start, the last at the end.
+        imagined: Where the agent's last plan was imagined to end, (H,W,3); None where not drawn.
     """
 
     number: int
@@ -43,6 +48,7 @@ class Strip:
     steps: tuple[int, ...]
     goal: NDArray[np.uint8]
     frames: NDArray[np.uint8]
+    imagined: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ class Film:
             self._kept = self._kept[::2]
             self._stride *= 2
 
-    def strip(self, number: int, seed: int) -> Strip:
-        """Return start, end, and frames evenly spaced between them."""
+    def strip(self, number: int, seed: int, imagined: NDArray[np.uint8] | None = None) -> Strip:
+        """Return start, end, and frames evenly spaced between them, beside what was imagined."""
         last = self._last[0]
         inner = [frame for frame in self._kept[1:] if frame[0] < last]
         if len(inner) > BETWEEN:
@@ -101,6 +107,7 @@ class Film:
             steps=tuple(step for step, _ in frames),
             goal=_smaller(self._goal),
             frames=np.stack([_smaller(pixels) for _, pixels in frames]),
+            imagined=None if imagined is None else _resized(imagined, _smaller(self._goal).shape),
         )
 
 
@@ -109,15 +116,17 @@ class Reel:
 
     Args:
         count: Episodes to keep, 0 for none.
+        imagine: Draws where an agent's last plan was imagined to end; None does not.
 
     Raises:
         DataError: If `count` is negative.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, imagine: Imagine | None = None) -> None:
         if count < 0:
             raise DataError(f"pictures: wanted 0 or more episodes, got {count}")
         self._count = count
+        self._imagine = imagine
         self._failures: list[Strip] = []
         self._successes: list[Strip] = []
         self._seen = 0
@@ -126,11 +135,12 @@ class Reel:
         """Begin to film an episode; None where nothing is kept."""
         return Film(goal, start) if self._count else None
 
-    def keep(self, film: Film | None, *, seed: int, is_success: bool) -> None:
-        """Add the film of the next episode that is over."""
+    def keep(self, film: Film | None, *, place: int, seed: int, is_success: bool) -> None:
+        """Add the film of the next episode that is over; `place` is its place in its batch."""
         kept = self._successes if is_success else self._failures
         if film is not None and len(kept) < self._count:
-            kept.append(film.strip(self._seen, seed))
+            imagined = None if self._imagine is None else self._imagine(place)
+            kept.append(film.strip(self._seen, seed, imagined))
         self._seen += 1
 
     def strips(self) -> list[Strip]:
@@ -146,7 +156,12 @@ def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     scale = MAX_SIDE / max(height, width)
     if scale >= 1:
         return pixels
-    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    return _resized(pixels, (max(1, round(scale * height)), max(1, round(scale * width))))
+
+
+def _resized(pixels: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Give a picture the height and width that a shape begins with."""
+    size = (shape[1], shape[0])
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
@@ -175,10 +190,11 @@ def _file_name(agent: str) -> str:
 
 def _write_sheet(path: Path, sheet: Sheet) -> None:
     height, width = sheet.strips[0].goal.shape[:2]
-    columns = 1 + max(len(strip.frames) for strip in sheet.strips)
-    drawn = np.full((len(sheet.strips) * height, columns * width, 3), 255, np.uint8)
-    for row, strip in enumerate(sheet.strips):
-        for column, pixels in enumerate([strip.goal, *strip.frames]):
+    lines = [_tiles(strip) for strip in sheet.strips]
+    columns = max(len(tiles) for tiles in lines)
+    drawn = np.full((len(lines) * height, columns * width, 3), 255, np.uint8)
+    for row, tiles in enumerate(lines):
+        for column, pixels in enumerate(tiles):
             top, left = row * height, column * width
             drawn[top : top + height, left : left + width] = pixels
     about = {
@@ -186,12 +202,24 @@ def _write_sheet(path: Path, sheet: Sheet) -> None:
         "episodes_digest": sheet.episodes_digest,
         "height": height,
         "width": width,
-        "episodes": [{"number": s.number, "seed": s.seed, "steps": s.steps} for s in sheet.strips],
+        "episodes": [_line(strip) for strip in sheet.strips],
     }
     text = PngImagePlugin.PngInfo()
     text.add_text(_TEXT, json.dumps(about))
     with atomic_path(path) as temporary:
         Image.fromarray(drawn).save(temporary, pnginfo=text, optimize=True)
+
+
+def _tiles(strip: Strip) -> list[NDArray[np.uint8]]:
+    """Return the pictures of a line of a sheet."""
+    imagined = [] if strip.imagined is None else [strip.imagined]
+    return [strip.goal, *imagined, *strip.frames]
+
+
+def _line(strip: Strip) -> dict[str, object]:
+    """Say what a line of a sheet is."""
+    imagined = {} if strip.imagined is None else {"imagined": True}
+    return {"number": strip.number, "seed": strip.seed, "steps": strip.steps, **imagined}
 
 
 def find_sheets(folder: str | Path) -> list[Path]:
@@ -224,7 +252,15 @@ def read_sheet(path: Path) -> Sheet:
 def _cut(row: NDArray[np.uint8], width: int, line: Mapping) -> Strip:
     """Cut the line of a sheet into frames."""
     steps = tuple(int(step) for step in line["steps"])
-    tiles = [row[:, left * width : (left + 1) * width] for left in range(len(steps) + 1)]
+    count = len(steps) + (2 if "imagined" in line else 1)
+    tiles = [row[:, left * width : (left + 1) * width] for left in range(count)]
     if any(tile.shape != tiles[0].shape or not tile.size for tile in tiles):
         raise ValueError(f"{len(tiles)} pictures do not fit {row.shape}")
-    return Strip(int(line["number"]), int(line["seed"]), steps, tiles[0], np.stack(tiles[1:]))
+    return Strip(
+        number=int(line["number"]),
+        seed=int(line["seed"]),
+        steps=steps,
+        goal=tiles[0],
+        frames=np.stack(tiles[-len(steps) :]),
+        imagined=tiles[1] if "imagined" in line else None,
+    )

@@ -1,4 +1,4 @@
-"""The part of a report that shows episodes: start, goal, end, and some frames between."""
+"""The part of a report that shows episodes: start, goal, end, what was imagined, frames between."""
 
 from collections.abc import Sequence
 
@@ -50,11 +50,14 @@ def card(strip: Strip, line: EpisodeLine) -> Markup:
         _tile(strip.goal, "goal", f"goal of episode {line.number}"),
         _tile(strip.frames[-1], f"end, step {line.steps}", f"end of episode {line.number}"),
     ]
+    if strip.imagined is not None:
+        described = f"imagined end of the last plan of episode {line.number}"
+        ends.append(_tile(strip.imagined, "end of the last plan, imagined", described))
     fault = [element("p.rest.missed", line.fault)] if line.fault else []
     return element(
         "article.card",
         element("header", element("span", f"episode {line.number}"), verdict),
-        element("div.three", *ends),
+        element("div.ends", *ends),
         *_between(strip),
         *(element("p.rest", _way(name, line)) for name in line.final),
         element("p.rest", f"seed {line.seed}"),

@@ -95,9 +95,10 @@ td.words { text-align: left; white-space: normal; min-width: 14rem; }
 .card header { display: flex; justify-content: space-between; gap: 0.5rem; font-weight: 600; }
 .card .rest { font-size: 0.8125rem; color: var(--soft); margin: 0.4rem 0 0; }
 .missed, .bad { color: var(--bad); } .reached, .fine { color: var(--good); }
-.three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.4rem; margin: 0.5rem 0; }
-.three div { font-size: 0.75rem; color: var(--soft); }
-.three img, .between img { display: block; width: 100%; height: auto; border-radius: 4px; }
+.ends { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 0.4rem;
+  margin: 0.5rem 0; }
+.ends div { font-size: 0.75rem; color: var(--soft); }
+.ends img, .between img { display: block; width: 100%; height: auto; border-radius: 4px; }
 .between { display: grid; grid-template-columns: repeat(6, 1fr); gap: 0.25rem;
   font-size: 0.6875rem; color: var(--soft); text-align: center; }
 details { margin: 0.75rem 0; border: 1px solid var(--rule); border-radius: 8px;
