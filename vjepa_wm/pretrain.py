@@ -90,6 +90,8 @@ def pretrain(cfg: DictConfig) -> None:
             folder=out,
             validate=validate,
             select=cfg.select,
+            # random networks keep apart what differs in pixels, and may score above trained ones
+            keep_untrained=start is not None,
             after_step=objective.update_target,
         )
     if add_faults(sources, loader.faults):

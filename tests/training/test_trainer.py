@@ -221,6 +221,21 @@ def test_the_best_state_is_given_back(
     assert not torch.equal(states[0], states[1])
 
 
+def test_what_is_untrained_is_kept_only_where_nothing_else_is_there(tmp_path: Path) -> None:
+    for steps, kept in ((0, 0), (8, 4)):
+        figures = iter([3.0, 5.0, 6.0])
+        toy = Toy()
+        best = Trainer(**SETTINGS | {"steps": steps}).fit(
+            toy.module,
+            toy.loss,
+            folder=tmp_path / str(steps),
+            validate=lambda figures=figures: {"error": next(figures)},
+            select="error",
+            keep_untrained=False,
+        )
+        assert best["step"] == kept
+
+
 def test_after_step_follows_every_step(tmp_path: Path) -> None:
     toy, calls = Toy(), []
     trainer = Trainer(**SETTINGS)

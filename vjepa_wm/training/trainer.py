@@ -103,6 +103,7 @@ class Trainer:
         folder: Path,
         validate: Callable[[], Logs],
         select: str | None,
+        keep_untrained: bool = True,
         after_step: Callable[[], None] = lambda: None,
     ) -> Logs:
         """Train, or go on training, in a run folder.
@@ -117,6 +118,7 @@ class Trainer:
             validate: returns named figures.
             select: the figure by which the best state is kept; lower is better unless the name
                 ends in `correlation`. None keeps the last state.
+            keep_untrained: whether the state before the first step may be the best one.
             after_step: called after every optimiser step.
 
         Returns:
@@ -126,7 +128,7 @@ class Trainer:
             CheckpointError: the folder's state is damaged or not of this run, or the loss, its
                 gradient or the selected figure is no finite number; the last state stays.
         """
-        loop = _Loop(self, module, folder, select)
+        loop = _Loop(self, module, folder, select, keep_untrained=keep_untrained)
         loop.resume()
         device = next(module.parameters()).device
         dtype = resolve_dtype(self.precision, device)
@@ -154,12 +156,19 @@ class _Loop:
     """The state of one run: everything that must survive a kill."""
 
     def __init__(
-        self, trainer: Trainer, module: nn.Module, folder: Path, select: str | None
+        self,
+        trainer: Trainer,
+        module: nn.Module,
+        folder: Path,
+        select: str | None,
+        *,
+        keep_untrained: bool,
     ) -> None:
         self.trainer = trainer
         self.module = module
         self.folder = folder
         self.select = select
+        self.keep_untrained = keep_untrained
         folder.mkdir(parents=True, exist_ok=True)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         decayed = [p for p in self.parameters if p.ndim > 1]
@@ -267,10 +276,14 @@ class _Loop:
             file.write(json.dumps(row) + "\n")
         logger.info(" ".join(f"{key} {value:.4g}" for key, value in row.items()))
         score = self._score(figures)
-        if self.best is None or score <= self.best["score"]:
+        if self._is_first_choice() or score <= self.best["score"]:
             state = {key: value.clone() for key, value in self.module.state_dict().items()}
             self.best = {"score": score, "state": state, "figures": {"step": self.step, **figures}}
         self.save()
+
+    def _is_first_choice(self) -> bool:
+        """Whether there is no best state yet that may stay the best."""
+        return self.best is None or (self.best["figures"]["step"] == 0 and not self.keep_untrained)
 
     def _score(self, figures: Logs) -> float:
         """What the best state is chosen by, lower is better."""
