@@ -38,13 +38,12 @@ def own_rows(batch_size: int, *, pieces: int) -> list[int]:
 
 
 def warn_of_parted_terms(objective: Objective, batch_size: int, *, pieces: int) -> None:
-    """Say how few clips the terms against collapse compare where a batch is shared out."""
-    parts = distributed.world_size() * pieces
-    if parts > 1 and isinstance(objective, JEPA) and objective.terms:
+    """Say how few clips the terms against collapse compare where a batch comes in pieces."""
+    if pieces > 1 and isinstance(objective, JEPA) and objective.terms:
         logger.warning(
             "the terms against collapse compare the %d clips of one piece, not the %d of a batch: "
             "make trainer.batch_size larger, or set the weights of objective.terms to 0",
-            batch_size // parts,
+            batch_size // pieces,
             batch_size,
         )
 

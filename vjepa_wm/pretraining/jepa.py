@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vjepa_wm import distributed
 from vjepa_wm.encoders.vit import VideoViT, gather_tokens
 from vjepa_wm.pretraining.anti_collapse import Term
 from vjepa_wm.pretraining.dense import DenseLoss, nearness
@@ -143,6 +144,8 @@ class JEPA(nn.Module):
         frames, rows, columns = self.encoder.grid(video.shape)
         groups = source.unsqueeze(1) * (frames * rows * columns) + context_ids
         tokens = context[..., -self.encoder.embed_dim :]
+        # They compare clips: with several processes, those of all
+        tokens, groups = distributed.gathered(tokens), distributed.gathered(groups)
         values: Parts = {}
         for term in self.terms:
             values |= term(tokens, groups)
