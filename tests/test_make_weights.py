@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 from omegaconf import OmegaConf
 
-from vjepa_wm import load_world_model, make_weights
+from vjepa_wm import load_encoder, load_world_model, make_weights
 from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.files import read_json
 from vjepa_wm.make_weights import levels
@@ -86,6 +86,20 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     cards = (shipped / "reacher" / "README.md").read_text()
     assert "pixels and proprio" in cards
     assert "all but measuring" in first.stdout
+
+    command.append("pretrain_steps=null")
+    kept = run()
+    assert kept.returncode != 0  # the run was of another encoder
+    log = tmp_path / "runs" / "weights" / "reacher.log"
+    assert "choose another out=" in log.read_text()
+    command.append("out=kept")
+    kept = run()
+    assert kept.returncode == 0, kept.stderr
+    assert "vjepa_wm.pretrain" not in kept.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert load_world_model("shipped/reacher").encoder.digest == load_encoder("compact").digest
+    del command[-2:]
 
     second = run()
     assert second.returncode == 0, second.stderr

@@ -67,6 +67,8 @@ def check_environments(cfg: DictConfig) -> None:
 
 def pretrain(cfg: DictConfig) -> None:
     """Pretrain the encoder on the trajectories of every environment and the corpus, and ship it."""
+    if cfg.pretrain_steps is None:
+        return
     names = [*cfg.minutes, *(["play"] if cfg.corpus_hours else [])]
     run_verb(
         "pretrain",
@@ -86,7 +88,7 @@ def train(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
         "train_ac",
         f"env={env}",
         f"proprio={env in cfg.proprio}",
-        f"encoder.checkpoint={encoder_run(cfg)}",
+        f"encoder.checkpoint={'null' if cfg.pretrain_steps is None else encoder_run(cfg)}",
         f"trainer.minutes={float(cfg.minutes[env])}",
         f"metric_trainer.minutes={float(cfg.metric_minutes)}",
         "evaluation_episodes=0",
@@ -147,7 +149,8 @@ def ship(run_folder: Path, cfg: DictConfig, name: str) -> None:
     config = dict(load_checkpoint(run_folder).config)
     if config["kind"] == "world_model":
         # The package's own encoder is found by name, any other only by its folder.
-        checkpoint = None if cfg.ship_to is None else str(target(cfg, "compact"))
+        is_own = cfg.ship_to is None or cfg.pretrain_steps is None
+        checkpoint = None if is_own else str(target(cfg, "compact"))
         config["encoder"] = {**config["encoder"], "checkpoint": checkpoint}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as path:
@@ -157,8 +160,10 @@ def ship(run_folder: Path, cfg: DictConfig, name: str) -> None:
 
 def write_cards(cfg: DictConfig) -> None:
     """Write a model card beside every shipped checkpoint."""
-    folder = target(cfg, "compact")
-    cards = {folder: encoder_card(read_json(folder / CONFIG))}
+    cards = {}
+    if cfg.pretrain_steps is not None:
+        folder = target(cfg, "compact")
+        cards[folder] = encoder_card(read_json(folder / CONFIG))
     for env in cfg.minutes:
         folder = target(cfg, env)
         summaries = [
