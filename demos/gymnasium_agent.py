@@ -4,7 +4,7 @@ import argparse
 
 import gymnasium
 
-from planners import CEM
+from planners import ICEM
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
 
 
@@ -13,7 +13,8 @@ def main() -> None:
     env = gymnasium.make("envs:vjepa_wm/Reacher-v0")
     world_model = load_world_model("reacher")
     cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric, l2_weight=20)
-    agent = MPCAgent(world_model, CEM(horizon=6), cost, context_len=1, replan_every=1)
+    planner = ICEM(horizon=6, num_samples=16, iterations=2)
+    agent = MPCAgent(world_model, planner, cost, context_len=1, replan_every=1)
 
     obs, info = env.reset(seed=0)
     agent.reset(goal=info["goal"])

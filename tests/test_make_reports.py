@@ -11,7 +11,7 @@ QUICK = {
     "collect": ["steps=12"],
     "train_bc": ["trainer.steps=2"],
     "train_decoder": ["trainer.steps=2", "pixel_decoder=tiny"],
-    "evaluate": ["max_steps=2", "pictures=1"],
+    "evaluate": ["max_steps=2"],
     "diagnose": ["what=[rollout,counterfactual,pictures]", "frames=40", "tried=2"],
     "surprise": ["events=[vanishes,teleports]"],
 }

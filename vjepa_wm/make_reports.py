@@ -39,13 +39,7 @@ def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
     loaded = open_world_model(env, None)
     # Of these weights alone: others are measured anew
     runs = Runs(env, Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
-    training = runs.collect(cfg, "training", episodes=cfg.training_episodes, seed=0)
-    learned = (f"data={training}", f"cache={runs.folder / 'latents'}", "evaluation_episodes=0")
-    takes_proprio = str(loaded.config["integrator"] is not None).lower()
-    policy = runs.once(
-        "train_bc", "policy", WEIGHTS, *learned, f"proprio={takes_proprio}", *cfg.more.train_bc
-    )
-    decoder = runs.once("train_decoder", "decoder", WEIGHTS, *learned[:2], *cfg.more.train_decoder)
+    policy, decoder = learn(cfg, runs, takes_proprio=loaded.config["integrator"] is not None)
     shown = (f"policy={policy}", f"decoder={decoder}")
     for level in levels(env):
         runs.once("evaluate", level, SUMMARY_FILE, *success_options(cfg, level), *shown)
@@ -83,9 +77,27 @@ class Runs:
         return out
 
 
+def learn(cfg: DictConfig, runs: Runs, *, takes_proprio: bool) -> tuple[Path, Path]:
+    """Train what is shown beside the agent: behaviour cloning, and a decoder for pictures."""
+    data = runs.collect(cfg, "training", episodes=cfg.training_episodes, seed=0)
+    options = (f"data={data}", f"cache={runs.folder / 'latents'}")
+    options += (f"trainer.minutes={float(cfg.learning_minutes)}",)
+    cloned = (f"proprio={str(takes_proprio).lower()}", "evaluation_episodes=0", *cfg.more.train_bc)
+    return (
+        runs.once("train_bc", "policy", WEIGHTS, *options, *cloned),
+        runs.once("train_decoder", "decoder", WEIGHTS, *options, *cfg.more.train_decoder),
+    )
+
+
 def success_options(cfg: DictConfig, level: str) -> tuple[str, ...]:
     """Options of the evaluation of a level: the agent beside floor and ceiling."""
-    return (f"level={level}", "agent=all", f"episodes={cfg.episodes}", *cfg.more.evaluate)
+    return (
+        f"level={level}",
+        "agent=all",
+        f"episodes={cfg.episodes}",
+        f"pictures={cfg.pictures}",
+        *cfg.more.evaluate,
+    )
 
 
 def budget_options(cfg: DictConfig) -> tuple[str, ...]:
@@ -94,7 +106,7 @@ def budget_options(cfg: DictConfig) -> tuple[str, ...]:
         "agent=[mpc,true_dynamics,simulator]",
         "simulator_planner=${planner}",
         f"episodes={cfg.budget_episodes}",
-        *cfg.budget_planner,
+        "pictures=0",
         *cfg.more.evaluate,
     )
 

@@ -22,8 +22,8 @@ def test_an_episode_is_played_to_its_end(
     monkeypatch.setattr(gymnasium_agent, "load_world_model", load)
     monkeypatch.setattr(
         gymnasium_agent,
-        "CEM",
-        lambda horizon: planners.CEM(horizon=horizon, num_samples=4, num_elites=2, iterations=1),
+        "ICEM",
+        lambda **_: planners.ICEM(horizon=2, num_samples=4, num_elites=2, iterations=1),
     )
     gymnasium_agent.main()
     assert asked == ["reacher"]
@@ -43,5 +43,7 @@ def test_the_readme_shows_the_same_lines() -> None:
     source = Path(gymnasium_agent.__file__).read_text()
     for line in block.strip().splitlines():
         wanted = line.strip()
-        if wanted.startswith(("env =", "world_model =", "cost =", "agent", "from", "import")):
+        if wanted.startswith(
+            ("env =", "world_model =", "cost =", "planner =", "agent", "from", "import")
+        ):
             assert wanted in source

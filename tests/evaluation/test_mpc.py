@@ -111,7 +111,7 @@ def test_an_error_budget_of_planner_predictor_and_cost(run, tmp_path: Path, caps
     run("agent=[mpc,true_dynamics,simulator]", "simulator_planner=${planner}", "out=budget")
     shown = capsys.readouterr().out
     assert "privileged, candidates tried out in the true simulator: true_dynamics" in shown
-    assert "lost by mpc on 3 tasks [95 %], planner CEM horizon 2 num_samples 8" in shown
+    assert "lost by mpc on 3 tasks [95 %], planner ICEM horizon 2 num_samples 8" in shown
     summary = read_json(tmp_path / "budget" / "summary.json")
     budget = summary["error_budget"]
     assert (budget["tasks"], budget["same_planner"]) == (3, True)
