@@ -50,7 +50,7 @@ doctor: setup  ## print versions, the OpenGL backend and how fast this machine i
 weights: setup  ## make the shipped weights again, from nothing
 	$(PY) -m vjepa_wm.make_weights
 
-reports: setup  ## measure the shipped weights in every way, one HTML report per environment
+reports: setup  ## measure the shipped weights, one HTML report per environment: success, budget, diagnosis, surprise
 	$(PY) -m vjepa_wm.make_reports
 
 format: setup  ## format the code and fix what the linter can

@@ -111,10 +111,7 @@ class PixelGoalEnv(gymnasium.Env):
     def _sample_scene(
         self, rng: np.random.Generator, data: mujoco.MjData, *, level: str | None
     ) -> None:
-        """Draw what varies between episodes but not within one, into `data`'s mocap poses.
-
-        `level` is that of the goal to come, or None where there is none.
-        """
+        """Draw what varies between episodes of a level, if any, into `data`'s mocap poses."""
 
     def _accepts_goal(self, level: str, qpos: FloatArray, goal_qpos: FloatArray) -> bool:
         """Tell whether a goal candidate belongs to a level when starting at `qpos`."""
@@ -143,8 +140,7 @@ class PixelGoalEnv(gymnasium.Env):
             seed: Seed of everything random in this and later episodes; None continues.
             options: `start`: sim_state (S,) to begin at; its success counter is set to zero.
                 `goal`: sim_state (S,) of the goal, or None for an episode without one.
-                `level`: one of `levels`, for sampling the goal when none is given; "near" unless
-                told.
+                `level`: one of `levels`, for what is sampled of start and goal; "near" unless told.
 
         Returns:
             Observation and info.

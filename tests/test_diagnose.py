@@ -43,7 +43,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["diagnose", *given, *QUICK, *options])
         diagnose.main()
-        return read_json(tmp_path / "out" / diagnose.RESULTS_FILE)
+        return read_json(tmp_path / "out" / diagnose.DIAGNOSTICS_FILE)
 
     return run
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vjepa_wm import make_reports
+from vjepa_wm.files import read_json
 
 QUICK = {
     "collect": ["steps=12"],
@@ -42,16 +43,11 @@ def test_all_that_is_measured_is_in_one_page(
     names = {"training", "latents", "policy", "decoder", "diagnosed"}  # what is measured with
     names |= {"near", "far", "budget", "diagnosis", "surprise"}
     assert {path.name for path in folder.iterdir()} == names
-    for shown in (
-        "true_dynamics",
-        "random",
-        "bc",
-        "imagined",
-        "counterfactual",
-        "vanishes",
-        'src="http',
-    ):
-        assert (shown in page) == ("http" not in shown), shown
+    for shown in ("true_dynamics", "end of the last plan, imagined", "counterfactual", "vanishes"):
+        assert shown in page, shown
+    assert 'src="http' not in page
+    rows = read_json(folder / "near" / "summary.json")["rows"]
+    assert [row["agent"] for row in rows] == ["random", "bc", "mpc", "simulator"]
     shown = capfd.readouterr().out
     assert "report: docs/reports/reacher.html" in shown and "left out" not in shown
 
@@ -61,8 +57,19 @@ def test_all_that_is_measured_is_in_one_page(
     assert "frozen tasks" in log and "frozen tasks" not in again[len(log) :]
 
 
-def test_a_misspelt_environment_is_named(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("envs=[pusk]", "Did you mean 'push'"),
+        ("episodes=101", "wanted between 1 and 100"),
+        ("pairs=1", "pairs: wanted at least 2"),
+    ],
+)
+def test_what_cannot_be_is_found_before_anything_is_done(
+    wrong: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        run(monkeypatch, "envs=[pusk]")
-    assert "Did you mean 'push'" in capsys.readouterr().err
+        run(monkeypatch, wrong)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.html"))

@@ -11,9 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from vjepa_wm import load_encoder, load_world_model, make_weights
-from vjepa_wm.errors import SettingError, UnknownNameError
+from vjepa_wm.errors import DataError, SettingError, UnknownNameError
+from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import read_json
-from vjepa_wm.make_weights import levels
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {
@@ -107,21 +107,25 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     assert read_json(shipped / "reacher" / "config.json")["weights_digest"] == digest
 
 
-def test_a_misspelt_environment_is_found_before_anything_is_done() -> None:
-    cfg = OmegaConf.create(
-        {"jobs": None, "minutes": {"push": 1}, "episodes": {"push": 9}, "proprio": ["pusk"]}
-    )
-    with pytest.raises(UnknownNameError, match="Did you mean 'push'"):
-        make_weights.check_environments(cfg)
-    cfg = OmegaConf.create(
-        {"jobs": 0, "minutes": {"push": 1}, "episodes": {"push": 9}, "proprio": []}
-    )
-    with pytest.raises(SettingError, match="jobs: wanted at least 1"):
-        make_weights.check_environments(cfg)
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"proprio": ["pusk"]}, UnknownNameError, "Did you mean 'push'"),
+        ({"jobs": 0}, SettingError, "jobs: wanted at least 1"),
+        ({"corpus_hours": -1.0}, SettingError, "corpus_hours: wanted 0 or more"),
+        ({"evaluation_episodes": 101}, DataError, "wanted between 1 and 100"),
+        ({"evaluation_episodes": -1}, DataError, "wanted between 1 and 100"),
+    ],
+)
+def test_what_cannot_be_is_found_before_anything_is_done(options, error, message) -> None:
+    fine = {"jobs": None, "minutes": {"push": 1}, "episodes": {"push": 9}, "proprio": []}
+    fine |= {"corpus_hours": 0.0, "evaluation_episodes": 100}
+    make_weights.check_environments(OmegaConf.create(fine))
+    with pytest.raises(error, match=message):
+        make_weights.check_environments(OmegaConf.create(fine | options))
 
 
-def test_levels_are_those_of_the_environments() -> None:
-    """A level added to an environment is measured, too."""
+def test_every_level_of_the_environments_has_tasks_to_measure() -> None:
     for env, env_id in (("two_rooms", "TwoRooms"), ("push", "Push"), ("reacher", "Reacher")):
         known = gymnasium.make(f"envs:vjepa_wm/{env_id}-v0").unwrapped.levels
-        assert set(levels(env)) == set(known)
+        assert set(load_task_set(env).levels) == set(known)

@@ -36,6 +36,7 @@ from vjepa_wm.evaluation.counterfactuals import (
 )
 from vjepa_wm.evaluation.diagnostics import action_figure
 from vjepa_wm.evaluation.findings import Figure, as_json, table
+from vjepa_wm.evaluation.html.runs import DIAGNOSTICS_FILE
 from vjepa_wm.evaluation.landscapes import draw_landscapes, landscape_figure
 from vjepa_wm.evaluation.novelty import imagined_ends, novelty_figure, plan_to_ends
 from vjepa_wm.evaluation.pictures import SHOWN, look, picture_figure
@@ -46,7 +47,6 @@ from vjepa_wm.loading import load_world_model
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.dynamics import horizon_errors
 
-RESULTS_FILE = "diagnostics.json"
 SIZES = tuple(field.name for field in dataclasses.fields(Sizes))
 
 Result = tuple[Figure, Image.Image | None]
@@ -296,7 +296,7 @@ def write_results(cfg: DictConfig, figures: dict[str, Figure], skipped: dict[str
         "config": OmegaConf.to_container(cfg, resolve=True),
         **provenance(),
     }
-    write_json(Path(cfg.out) / RESULTS_FILE, results)
+    write_json(Path(cfg.out) / DIAGNOSTICS_FILE, results)
 
 
 if __name__ == "__main__":

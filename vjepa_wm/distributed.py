@@ -52,7 +52,8 @@ def processes(device: str) -> Iterator[str]:
         if "onnection" not in str(error):  # as in "Connection closed by peer"
             raise
         raise VjepaWmError(f"process {rank()} ends, as another one has; see its error") from error
-    dist.destroy_process_group()  # not after an error, in which the others do not join
+    wait()  # or the last to end talks to processes that are gone
+    dist.destroy_process_group()  # neither after an error, in which the others do not join
 
 
 def rank() -> int:

@@ -32,6 +32,7 @@ from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
 from vjepa_wm.evaluation.budget import ErrorBudget, budget_lines, error_budget
+from vjepa_wm.evaluation.card import planner_in_words
 from vjepa_wm.evaluation.episodes import Agent, Episode, EpisodeRunner
 from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
 from vjepa_wm.evaluation.reels import Reel, write_pictures
@@ -103,13 +104,11 @@ def build_reels(cfg: DictConfig, agents: Mapping[str, Agent]) -> dict[str, Reel]
     """Return what films the agents' episodes; with a decoder, mpc's with what it imagined.
 
     Raises:
-        VjepaWmError: If there is no mpc to draw anything of, or the decoder is not its encoder's.
+        CheckpointError: If the decoder is not that of mpc's encoder.
     """
     reels = {name: Reel(cfg.pictures) for name in agents}
     if cfg.decoder is None:
         return reels
-    if "mpc" not in agents:
-        raise DataError("decoder: draws what mpc imagines; wanted agent=mpc or all beside it")
     mpc = agents["mpc"]
     decoder = load_decoder(cfg.decoder, mpc.world_model.encoder, device=cfg.device)
     return reels | {"mpc": Reel(cfg.pictures, partial(imagined_end, mpc, decoder))}
@@ -168,6 +167,10 @@ def chosen_agents(cfg: DictConfig) -> Sequence[str]:
         raise DataError(
             "agent=bc needs policy=FOLDER, as python -m vjepa_wm.train_bc "
             f"env={cfg.env.name} writes it"
+        )
+    if cfg.decoder is not None and ("mpc" not in asked or not cfg.pictures):
+        raise DataError(
+            "decoder draws what mpc imagines: wanted agent=mpc or all beside it, and pictures"
         )
     count = cfg.true_dynamics_episodes
     if count is not None and count < 1:
@@ -327,18 +330,11 @@ def show(cfg: DictConfig, rows: Sequence[Row], budget: ErrorBudget | None) -> No
     if privileged := [row.agent for row in rows if row.agent in PRIVILEGED]:
         print(f"privileged, candidates tried out in the true simulator: {', '.join(privileged)}")
     if budget is not None:
-        planners = {key: in_words(cfg[key]) for key in ("planner", "simulator_planner")}
+        planners = {key: planner_in_words(cfg[key]) for key in ("planner", "simulator_planner")}
         print("\n".join(budget_lines(budget, **planners)))
     for warning in warnings(rows):
         logger.warning("warning: %s", warning)
     print(f"every episode and the settings: {cfg.out}; to look at: {Path(cfg.out) / REPORT_FILE}")
-
-
-def in_words(planner: DictConfig) -> str:
-    """Name a planner by its class and what it searches."""
-    name = planner._target_.rpartition(".")[2]
-    known = [key for key in ("horizon", "num_samples", "iterations") if key in planner]
-    return " ".join([name, *(f"{key} {planner[key]}" for key in known)])
 
 
 if __name__ == "__main__":

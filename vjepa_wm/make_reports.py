@@ -11,13 +11,13 @@ from omegaconf import DictConfig
 
 from vjepa_wm.checkpoint import WEIGHTS
 from vjepa_wm.cli import run_verb, verb
-from vjepa_wm.diagnose import RESULTS_FILE
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.html.report import write_page
-from vjepa_wm.evaluation.html.runs import SURPRISE_FILE
+from vjepa_wm.evaluation.html.runs import DIAGNOSTICS_FILE, SURPRISE_FILE
 from vjepa_wm.evaluation.report import SUMMARY_FILE
+from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.loading import SHIPPED
-from vjepa_wm.make_weights import levels
+from vjepa_wm.make_weights import check_tasks
 from vjepa_wm.predictor import open_world_model
 from vjepa_wm.stages import check_jobs, run_stage
 
@@ -29,25 +29,29 @@ def main(cfg: DictConfig) -> None:
         if env not in SHIPPED:
             raise UnknownNameError("environment", str(env), SHIPPED)
     check_jobs(cfg.jobs)
+    for count in (cfg.episodes, cfg.budget_episodes or 1):
+        check_tasks(cfg.envs, count)
+    if cfg.pairs < 2:
+        raise SettingError(f"pairs: wanted at least 2, got {cfg.pairs}")
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     run_stage(partial(report, cfg), [(env,) for env in cfg.envs], jobs=cfg.jobs, logs=out)
 
 
 def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
-    """Measure the world model of an environment in every way, and write its report."""
+    """Measure the world model of an environment, and write its report."""
     loaded = open_world_model(env, None)
     # Of these weights alone: others are measured anew
     runs = Runs(env, Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
     policy, decoder = learn(cfg, runs, takes_proprio=loaded.config["integrator"] is not None)
     shown = (f"policy={policy}", f"decoder={decoder}")
-    for level in levels(env):
+    for level in load_task_set(env).levels:
         runs.once("evaluate", level, SUMMARY_FILE, *success_options(cfg, level), *shown)
     if cfg.budget_episodes:
         runs.once("evaluate", "budget", SUMMARY_FILE, *budget_options(cfg))
     data = runs.collect(cfg, "diagnosed", episodes=cfg.diagnosed_episodes, seed=cfg.diagnosed_seed)
     diagnosed = (f"data={data}", f"decoder={decoder}", f"windows={cfg.states}", *cfg.more.diagnose)
-    runs.once("diagnose", "diagnosis", RESULTS_FILE, *diagnosed)
+    runs.once("diagnose", "diagnosis", DIAGNOSTICS_FILE, *diagnosed)
     runs.once("surprise", "surprise", SURPRISE_FILE, f"pairs={cfg.pairs}", *cfg.more.surprise)
     page = Path(cfg.ship_to) / f"{env}.html"
     problems = write_page(page, [runs.folder])
@@ -62,11 +66,11 @@ class Runs:
         self.folder = folder
         self._run = partial(run_verb, threads=threads, log=log)
 
-    def once(self, verb: str, name: str, result: str, *options: str) -> Path:
+    def once(self, verb_name: str, name: str, result: str, *options: str) -> Path:
         """Run a verb, unless its result is there already; returns its folder."""
         out = self.folder / name
         if not (out / result).exists():
-            self._run(verb, f"env={self.env}", *options, f"out={out}")
+            self._run(verb_name, f"env={self.env}", *options, f"out={out}")
         return out
 
     def collect(self, cfg: DictConfig, name: str, *, episodes: int, seed: int) -> Path:

@@ -8,6 +8,7 @@ one per core.
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from omegaconf import DictConfig
 from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from vjepa_wm.cli import run_verb, verb
 from vjepa_wm.encoders.registry import shipped_folder
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.evaluation.report import SUMMARY_FILE
+from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import atomic_path, read_json, write_json
 from vjepa_wm.loading import SHIPPED
 from vjepa_wm.stages import check_jobs, run_stage
@@ -35,9 +37,8 @@ def main(cfg: DictConfig) -> None:
     check_environments(cfg)
     for env in cfg.minutes:
         run_verb("collect", f"env={env}", f"episodes={cfg.episodes[env]}", *cfg.more.collect)
-    if cfg.corpus_hours:
-        run_verb("collect", "corpus=play", f"hours={cfg.corpus_hours}", *cfg.more.corpus)
-    pretrain(cfg)
+    if cfg.pretrain_steps is not None:
+        pretrain(cfg)
     tasks = [(env,) for env in cfg.minutes]
     run_stage(partial(train, cfg), tasks, jobs=cfg.jobs, logs=out)
     print(
@@ -47,29 +48,47 @@ def main(cfg: DictConfig) -> None:
     )
     if not cfg.evaluation_episodes:
         return
-    tasks = [(env, level) for env in cfg.minutes for level in levels(env)]
+    tasks = [(env, level) for env in cfg.minutes for level in load_task_set(env).levels]
     run_stage(partial(measure, cfg), tasks, jobs=cfg.jobs, logs=out)
     write_cards(cfg)
 
 
 def check_environments(cfg: DictConfig) -> None:
-    """Refuse a misspelt environment before hours are spent.
+    """Refuse a misspelt environment or an impossible number before hours are spent.
 
     Raises:
         UnknownNameError: Naming the nearest.
-        SettingError: `jobs` is less than 1.
+        SettingError: `jobs` is less than 1, or `corpus_hours` negative.
+        DataError: There are not as many tasks.
     """
     for env in (*cfg.minutes, *cfg.episodes, *cfg.proprio):
         if env not in SHIPPED:
             raise UnknownNameError("environment", str(env), SHIPPED)
     check_jobs(cfg.jobs)
+    if cfg.corpus_hours < 0:
+        raise SettingError(f"corpus_hours: wanted 0 or more, got {cfg.corpus_hours}")
+    if cfg.evaluation_episodes:
+        check_tasks(cfg.minutes, cfg.evaluation_episodes)
+
+
+def check_tasks(envs: Iterable[str], count: int) -> None:
+    """Refuse more frozen tasks per level than there are.
+
+    Raises:
+        DataError: Naming how many there are.
+    """
+    for env in envs:
+        tasks = load_task_set(env)
+        for level in tasks.levels:
+            tasks.select(level, count)
 
 
 def pretrain(cfg: DictConfig) -> None:
     """Pretrain the encoder on the trajectories of every environment and the corpus, and ship it."""
-    if cfg.pretrain_steps is None:
-        return
-    names = [*cfg.minutes, *(["play"] if cfg.corpus_hours else [])]
+    names = list(cfg.minutes)
+    if cfg.corpus_hours:
+        run_verb("collect", "corpus=play", f"hours={cfg.corpus_hours}", *cfg.more.corpus)
+        names.append("play")
     run_verb(
         "pretrain",
         f"data=[{','.join(f'data/{name}' for name in names)}]",
@@ -133,11 +152,6 @@ def evaluation_run(cfg: DictConfig, env: str, level: str) -> Path:
     return Path(cfg.out) / "evaluation" / f"{env}_{level}"
 
 
-def levels(env: str) -> tuple[str, ...]:
-    """Levels of difficulty an environment is measured at."""
-    return ("near", "door", "unseen", "far") if env == "two_rooms" else ("near", "far")
-
-
 def target(cfg: DictConfig, name: str) -> Path:
     """Folder a checkpoint is shipped in."""
     return shipped_folder(name) if cfg.ship_to is None else Path(cfg.ship_to) / name
@@ -167,7 +181,8 @@ def write_cards(cfg: DictConfig) -> None:
     for env in cfg.minutes:
         folder = target(cfg, env)
         summaries = [
-            read_json(evaluation_run(cfg, env, level) / SUMMARY_FILE) for level in levels(env)
+            read_json(evaluation_run(cfg, env, level) / SUMMARY_FILE)
+            for level in load_task_set(env).levels
         ]
         cards[folder] = world_model_card(read_json(folder / CONFIG), summaries)
         write_json(folder / EVALUATION, summaries)

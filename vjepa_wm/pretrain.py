@@ -91,7 +91,7 @@ def pretrain(cfg: DictConfig) -> None:
             validate=validate,
             select=cfg.select,
             # random networks keep apart what differs in pixels, and may score above trained ones
-            keep_untrained=start is not None,
+            keep_untrained=start is not None or cfg.state_from is not None,
             after_step=objective.update_target,
         )
     if add_faults(sources, loader.faults):

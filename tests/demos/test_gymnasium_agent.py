@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 import planners
 from demos import gymnasium_agent
 from vjepa_wm import load_world_model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_an_episode_is_played_to_its_end(
@@ -20,13 +24,17 @@ def test_an_episode_is_played_to_its_end(
         return load_world_model(world_model_folder)
 
     monkeypatch.setattr(gymnasium_agent, "load_world_model", load)
-    monkeypatch.setattr(
-        gymnasium_agent,
-        "ICEM",
-        lambda **_: planners.ICEM(horizon=2, num_samples=4, num_elites=2, iterations=1),
-    )
+    chosen: list[dict[str, int]] = []
+
+    def few(**settings: int) -> planners.ICEM:
+        chosen.append(settings)
+        return planners.ICEM(horizon=2, num_samples=4, num_elites=2, iterations=1)
+
+    monkeypatch.setattr(gymnasium_agent, "ICEM", few)
     gymnasium_agent.main()
     assert asked == ["reacher"]
+    default = instantiate(OmegaConf.load(CONFIGS / "planner" / "icem.yaml"))
+    assert vars(planners.ICEM(**chosen[0])) == vars(default)
     said = capsys.readouterr().out
     assert said.startswith(("reached the goal", "did not reach the goal"))
     assert "arm_position_m" in said

@@ -89,7 +89,7 @@ def test_rooms_of_start_and_goal_at_each_level() -> None:
 
 
 def test_doors_of_the_unseen_level_are_where_no_other_has_one() -> None:
-    """Whatever else an episode begins as, also with a start or goal that is given."""
+    """Also where an episode has no goal."""
     env = TwoRoomsEnv(image_size=8)
     for seed in range(20):
         doors = {}

@@ -20,13 +20,17 @@ WORLD_MODEL = {
 
 
 def test_world_model_card_has_a_row_per_agent_and_horizon() -> None:
+    planner = {"_target_": "planners.ICEM", "horizon": 6, "num_samples": 16, "momentum": 0.1}
+    said = {"config": {"planner": planner}}
     summaries = [{"level": "near", "rows": [ROW]}, {"level": "far", "rows": [ROW, ROW]}]
+    summaries = [said | summary for summary in summaries]
     card = world_model_card(WORLD_MODEL, summaries)
     assert card.startswith("# push: world model for envs:vjepa_wm/Push-v0\n")
     assert card.count("| near | mpc | 95 | 76-99 | 20 |") == 1
     assert card.count("| far | mpc | 95 | 76-99 | 20 |") == 2
     assert "| 2 | 0.200 | 0.200 | 0.200 |" in card
     assert "| 3 |" not in card
+    assert "`mpc` plans with ICEM horizon 6 num_samples 16." in card
     assert "15 minutes" in card and "data/push" in card
 
 

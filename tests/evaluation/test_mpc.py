@@ -86,9 +86,10 @@ def test_a_decoder_draws_what_the_last_plan_was_imagined_to_lead_to(
     page = (tmp_path / "drawn" / "report.html").read_text(encoding="utf-8")
     assert page.count("end of the last plan, imagined") == 3
 
-    with pytest.raises(SystemExit):
-        run("out=none", f"decoder={decoder}", "agent=random")
-    assert "decoder: draws what mpc imagines" in capsys.readouterr().err
+    for wrong in ("agent=random", "pictures=0"):
+        with pytest.raises(SystemExit):
+            run("out=none", f"decoder={decoder}", wrong)
+        assert "decoder draws what mpc imagines" in capsys.readouterr().err
 
 
 def test_precision_and_compilation_reach_the_predictor(run, monkeypatch) -> None:

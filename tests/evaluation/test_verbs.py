@@ -78,7 +78,7 @@ def test_pictures_can_be_left_out(run, tmp_path: Path) -> None:
     ],
 )
 def test_rows_are_chosen_by_name(agent, policy, names) -> None:
-    options = {"agent": agent, "policy": policy, "true_dynamics_episodes": None}
+    options = {"agent": agent, "policy": policy, "true_dynamics_episodes": None, "decoder": None}
     assert evaluate.chosen_agents(OmegaConf.create(options)) == names
 
 

@@ -58,7 +58,7 @@ def test_long_sequences_agree_with_short_ones() -> None:
 @pytest.fixture(params=[False, True], ids=["no AMX", "AMX"])
 def has_amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Take the kernel of either kind of CPU, whichever this one is."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param)
+    monkeypatch.setattr("vjepa_wm.nn.blocks.HAS_AMX", request.param)
     return request.param
 
 

@@ -46,11 +46,20 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
         f"- Input: pixels{' and proprio' if 'proprio_mean' in config['predictor'] else ''}.",
         "## Open-loop error on held-out episodes (L1 on latents)\n\n"
         + _error_table(figures["predictor"]),
-        "## Goal reaching on the frozen tasks\n\n" + _success_table(summaries),
+        "## Goal reaching on the frozen tasks\n\n"
+        f"`mpc` plans with {planner_in_words(summaries[0]['config']['planner'])}.\n\n"
+        + _success_table(summaries),
         "Limits: this environment, this camera, these colours. Goals are images; success is judged "
         "by the simulator alone.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def planner_in_words(planner: Config) -> str:
+    """Name a planner by its class and what it searches."""
+    name = planner["_target_"].rpartition(".")[2]
+    known = [key for key in ("horizon", "num_samples", "iterations") if key in planner]
+    return " ".join([name, *(f"{key} {planner[key]}" for key in known)])
 
 
 def _error_table(figures: Mapping[str, float]) -> str:

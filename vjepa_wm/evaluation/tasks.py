@@ -65,6 +65,11 @@ class TaskSet:
     digest: str
     tasks: tuple[Task, ...]
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels there are tasks of."""
+        return tuple(dict.fromkeys(task.level for task in self.tasks))
+
     def select(self, level: str, count: int) -> list[Task]:
         """Return the first tasks of a level.
 

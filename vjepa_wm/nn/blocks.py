@@ -14,6 +14,7 @@ NORM_EPS = 1e-6
 # Most keys that the plain products take on a CPU; longer sequences take the fused kernel.
 MAX_PLAIN_TOKENS = 256  # where there are gradients
 MAX_PLAIN_TOKENS_BF16 = 1024  # without gradients, where the CPU has no AMX
+HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 
 class Attention(nn.Module):
@@ -130,8 +131,7 @@ def _by_candidate(x: Tensor, rows: int) -> Tensor:
 def _max_plain_tokens(query: Tensor) -> int:
     if query.requires_grad:
         return MAX_PLAIN_TOKENS
-    has_fast_kernel = query.dtype != torch.bfloat16 or torch.cpu._is_amx_tile_supported()
-    return 0 if has_fast_kernel else MAX_PLAIN_TOKENS_BF16
+    return MAX_PLAIN_TOKENS_BF16 if query.dtype == torch.bfloat16 and not HAS_AMX else 0
 
 
 class Mlp(nn.Module):

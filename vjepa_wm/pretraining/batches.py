@@ -42,7 +42,7 @@ def warn_of_parted_terms(objective: Objective, batch_size: int, *, pieces: int) 
     if pieces > 1 and isinstance(objective, JEPA) and objective.terms:
         logger.warning(
             "the terms against collapse compare the %d clips of one piece, not the %d of a batch: "
-            "make trainer.batch_size larger, or set the weights of objective.terms to 0",
+            "make trainer.accumulate smaller, or set the weights of objective.terms to 0",
             batch_size // pieces,
             batch_size,
         )

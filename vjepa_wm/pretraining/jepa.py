@@ -145,7 +145,7 @@ class JEPA(nn.Module):
         groups = source.unsqueeze(1) * (frames * rows * columns) + context_ids
         tokens = context[..., -self.encoder.embed_dim :]
         # They compare clips: with several processes, those of all
-        tokens, groups = distributed.gathered(tokens), distributed.gathered(groups)
+        tokens, groups = distributed.gathered(tokens.float()), distributed.gathered(groups)
         values: Parts = {}
         for term in self.terms:
             values |= term(tokens, groups)
