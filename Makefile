@@ -47,7 +47,7 @@ demo: setup  ## reach goal images live with the shipped weights
 doctor: setup  ## print versions, the OpenGL backend and how fast this machine is
 	$(PY) -m vjepa_wm.doctor
 
-weights: setup  ## make the shipped weights again, from nothing
+weights: setup  ## make weights like the shipped ones, from nothing
 	$(PY) -m vjepa_wm.make_weights
 
 reports: setup  ## measure the shipped weights, one HTML report per environment: success, budget, diagnosis, surprise

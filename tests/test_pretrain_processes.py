@@ -18,11 +18,12 @@ SIZE = 32
 OPTIONS = ["vit=tiny", "mask_predictor=tiny", f"image_size={SIZE}", "trainer.batch_size=4"]
 OPTIONS += ["trainer.validate_every=2", "trainer.precision=fp32", "validation_episodes=1"]
 TERM = "objective.terms.variance_covariance"
+# They compare clips, and do so within a piece
 NO_TERMS = [
     f"{TERM}.variance_weight=0",
     f"{TERM}.covariance_weight=0",
     "objective.terms.sigreg.weight=0",
-]  # they compare clips
+]
 OPTIONS += ["objective.terms.sigreg.weight=0.1"]
 OPTIONS += ["workers=0", "collapse.effective_rank=0"]
 

@@ -86,10 +86,9 @@ def _words_to_option(arguments: list[str], option: str) -> list[str]:
     """Gather arguments that are plain words, before any flag, into one option."""
     flags = next((i for i, given in enumerate(arguments) if given.startswith("-")), len(arguments))
     words = [given for given in arguments[:flags] if given.isidentifier()]
+    others = [given for given in arguments[:flags] if not given.isidentifier()]
     gathered = [f"{option}=[{','.join(words)}]"] if words else []
-    return (
-        gathered + [given for given in arguments[:flags] if given not in words] + arguments[flags:]
-    )
+    return gathered + others + arguments[flags:]
 
 
 def run_verb(name: str, *options: str, threads: int | None = None, log: Path | None = None) -> None:

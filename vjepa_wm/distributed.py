@@ -52,8 +52,9 @@ def processes(device: str) -> Iterator[str]:
         if "onnection" not in str(error):  # as in "Connection closed by peer"
             raise
         raise VjepaWmError(f"process {rank()} ends, as another one has; see its error") from error
-    wait()  # or the last to end talks to processes that are gone
-    dist.destroy_process_group()  # neither after an error, in which the others do not join
+    # Not after an error, in which the others do not join
+    wait()
+    dist.destroy_process_group()
 
 
 def rank() -> int:

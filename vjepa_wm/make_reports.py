@@ -11,13 +11,12 @@ from omegaconf import DictConfig
 
 from vjepa_wm.checkpoint import WEIGHTS
 from vjepa_wm.cli import run_verb, verb
-from vjepa_wm.errors import SettingError, UnknownNameError
+from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluation.html.report import write_page
 from vjepa_wm.evaluation.html.runs import DIAGNOSTICS_FILE, SURPRISE_FILE
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.evaluation.tasks import load_task_set
-from vjepa_wm.loading import SHIPPED
-from vjepa_wm.make_weights import check_tasks
+from vjepa_wm.make_weights import check_names, check_tasks
 from vjepa_wm.predictor import open_world_model
 from vjepa_wm.stages import check_jobs, run_stage
 
@@ -25,9 +24,7 @@ from vjepa_wm.stages import check_jobs, run_stage
 @verb("make_reports")
 def main(cfg: DictConfig) -> None:
     """Measure the shipped world models and write a report of each; a stopped run continues."""
-    for env in cfg.envs:
-        if env not in SHIPPED:
-            raise UnknownNameError("environment", str(env), SHIPPED)
+    check_names(cfg.envs)
     check_jobs(cfg.jobs)
     for count in (cfg.episodes, cfg.budget_episodes or 1):
         check_tasks(cfg.envs, count)

@@ -61,14 +61,23 @@ def check_environments(cfg: DictConfig) -> None:
         SettingError: `jobs` is less than 1, or `corpus_hours` negative.
         DataError: There are not as many tasks.
     """
-    for env in (*cfg.minutes, *cfg.episodes, *cfg.proprio):
-        if env not in SHIPPED:
-            raise UnknownNameError("environment", str(env), SHIPPED)
+    check_names((*cfg.minutes, *cfg.episodes, *cfg.proprio))
     check_jobs(cfg.jobs)
     if cfg.corpus_hours < 0:
         raise SettingError(f"corpus_hours: wanted 0 or more, got {cfg.corpus_hours}")
     if cfg.evaluation_episodes:
         check_tasks(cfg.minutes, cfg.evaluation_episodes)
+
+
+def check_names(envs: Iterable[str]) -> None:
+    """Refuse what is no environment with shipped weights.
+
+    Raises:
+        UnknownNameError: Naming the nearest.
+    """
+    for env in envs:
+        if env not in SHIPPED:
+            raise UnknownNameError("environment", str(env), SHIPPED)
 
 
 def check_tasks(envs: Iterable[str], count: int) -> None:

@@ -11,6 +11,7 @@ from vjepa_wm.nn.blocks import (
     MAX_PLAIN_TOKENS_BF16,
     Attention,
     Block,
+    _max_plain_tokens,
     attend,
     attend_past,
     init_transformer,
@@ -60,6 +61,12 @@ def has_amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Take the kernel of either kind of CPU, whichever this one is."""
     monkeypatch.setattr("vjepa_wm.nn.blocks.HAS_AMX", request.param)
     return request.param
+
+
+def test_bfloat16_takes_plain_products_only_without_amx(has_amx: bool) -> None:
+    query = torch.zeros(1, 1, 5, 8, dtype=torch.bfloat16)
+    assert _max_plain_tokens(query) == (0 if has_amx else MAX_PLAIN_TOKENS_BF16)
+    assert _max_plain_tokens(query.float()) == 0
 
 
 @pytest.mark.usefixtures("has_amx")
