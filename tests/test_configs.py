@@ -195,3 +195,10 @@ def test_every_choice_of_every_verb_composes(name: str) -> None:
     for choice in (next(iter(entry)) for entry in defaults if isinstance(entry, DictConfig)):
         for option in (CONFIGS / choice.partition("@")[0]).glob("*.yaml"):
             check_overrides(name, [f"{choice}={option.stem}"])
+
+
+@pytest.mark.parametrize(("name", "at_most"), [("compact", 3e6), ("compact_s", 22e6)])
+def test_compact_encoders_are_compact(name: str, at_most: float) -> None:
+    with torch.device("meta"):
+        vit = VideoViT(**OmegaConf.load(CONFIGS / "vit" / f"{name}.yaml"))
+    assert 0.8 * at_most < sum(weights.numel() for weights in vit.parameters()) <= at_most

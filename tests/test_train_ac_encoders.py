@@ -54,9 +54,10 @@ def published_options(path: Path) -> list[str]:
 def test_a_published_vjepa_at_a_size_of_ones_own(data: Path, tmp_path: Path, caplog) -> None:
     path = published_files.write(tmp_path / "vitl.pt", "tiny2")
     options = [*published_options(path), "encoder.image_size=32", "encoder.pool=2"]
+    options += ["encoder.pool_by=stack"]
     with caplog.at_level("INFO"):
         run = train(data, tmp_path, *options, "encoder.net=encoder", "encoder.dtype=fp32")
-    assert "480 frames with tiny2/encoder, 16 tokens of width 24" in caplog.text
+    assert "480 frames with tiny2/encoder, 16 tokens of width 96" in caplog.text
     assert "encoding will take about" in caplog.text
     record = json.loads((run / "config.json").read_text())["encoder"]
     assert (record["name"], record["net"], record["image_size"]) == ("tiny2", "encoder", 32)
@@ -64,10 +65,11 @@ def test_a_published_vjepa_at_a_size_of_ones_own(data: Path, tmp_path: Path, cap
     world_model = load_world_model(run, dtype="bf16")
     assert world_model.predictor.grid == world_model.encoder.grid == (4, 4)
     assert world_model.encoder.digest == record["digest"]
+    assert world_model.encoder.latent_shape == (16, 96)
     latents = world_model.encode(tiny.pixels(1, 1, 20, 20))
     none = torch.zeros(1, 1, 2)
     assert world_model.next(latents.bfloat16(), none.bfloat16(), none).isfinite().all()
-    with pytest.raises(DataError, match="latent_shape: wanted .16, 24., got .64, 24."):
+    with pytest.raises(DataError, match="latent_shape: wanted .16, 96., got .64, 24."):
         train(data, tmp_path, *published_options(path), "encoder.image_size=32")
 
 

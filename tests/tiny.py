@@ -49,9 +49,11 @@ def vit() -> VideoViT:
     return randomise(VideoViT(**VIT))
 
 
-def encoder(*, pool: int = 1) -> FrozenEncoder:
+def encoder(*, pool: int = 1, pool_by: str = "mean") -> FrozenEncoder:
     """Return a frozen encoder around `vit`."""
-    return FrozenEncoder(vit(), name="tiny", digest="0", image_size=IMAGE_SIZE, pool=pool)
+    return FrozenEncoder(
+        vit(), name="tiny", digest="0", image_size=IMAGE_SIZE, pool=pool, pool_by=pool_by
+    )
 
 
 def predictor(*, max_frames: int = 5, takes_proprio: bool = False) -> ActionPredictor:

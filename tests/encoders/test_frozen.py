@@ -82,6 +82,30 @@ def test_pooling_averages_neighbours() -> None:
     torch.testing.assert_close(coarse[0, 1], layer_norm(block), **CLOSE)
 
 
+def test_stacking_keeps_each_neighbour_in_its_place() -> None:
+    """A square's tokens side by side, row after row; the mean pooling is their mean, normed."""
+    pixels = tiny.pixels(2, 1, 16, 16)
+    fine = tiny.encoder(pool=1).encode(pixels)[:, 0].view(2, 4, 4, 24)
+    encoder = tiny.encoder(pool=2, pool_by="stack")
+    stacked = encoder.encode(pixels)[:, 0]  # (2, 4, 96)
+    assert encoder.latent_shape == (4, 96)
+    assert encoder.grid == (2, 2)
+    square = torch.cat([fine[:, 2, 0], fine[:, 2, 1], fine[:, 3, 0], fine[:, 3, 1]], dim=-1)
+    torch.testing.assert_close(stacked[:, 2], square, **CLOSE)
+    mean = layer_norm(stacked.unflatten(-1, (4, 24)).mean(dim=-2))
+    torch.testing.assert_close(tiny.encoder(pool=2).encode(pixels)[:, 0], mean, **CLOSE)
+    assert encoder.encode_clips(pixels.expand(-1, 4, -1, -1, -1)).shape == (2, 2, 4, 96)
+
+
+def test_how_tokens_are_pooled_is_part_of_the_preprocessing() -> None:
+    """Where it makes a difference, so that older records and caches stay what they are."""
+    assert tiny.encoder(pool=2, pool_by="stack").preprocessing["pool_by"] == "stack"
+    for same in (tiny.encoder(pool=2), tiny.encoder(pool=1, pool_by="stack")):
+        assert "pool_by" not in same.preprocessing
+    with pytest.raises(SettingError, match="pool_by must be mean or stack, got 'sum'"):
+        tiny.encoder(pool=2, pool_by="sum")
+
+
 def test_normalisation_is_that_of_imagenet() -> None:
     """Black and white, channel by channel."""
     black, white = (normalise(torch.full((3, 1, 1), v, dtype=torch.uint8)) for v in (0, 255))

@@ -3,7 +3,7 @@
 Shapes: B trajectories, T frames, H W C image, P tokens per frame, D width.
 """
 
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ HEAD_DIM = 64  # of nearly every ViT
 __all__ = ["Backbone", "FrozenEncoder", "layer_norm", "normalise"]
 
 FrameMode = Literal["repeat", "image"]
+PoolBy = Literal["mean", "stack"]
 FRAME_RECORDS = {"repeat": "repeated to one tubelet", "image": "by the image path"}
 
 
@@ -56,13 +57,16 @@ class FrozenEncoder(nn.Module):
         name: public name, recorded beside everything made from the latents.
         digest: of its weights.
         image_size: side of the square the ViT sees; other sizes are cropped and resized.
-        pool: side of the square of tokens averaged into one; 1 keeps all.
+        pool: side of the square of tokens that become one; 1 keeps all.
         dtype: of the computation; latents are float32.
         transform: how pictures are cut, resized and normalised; None is V-JEPA 2-AC's way.
         frame: `repeat`, or `image` for the image path that V-JEPA 2.1 has. The latents differ.
+        pool_by: `mean` averages the tokens of a square, `stack` puts them side by side in one token
+            `pool`^2 times as wide, which keeps where in the square something is.
 
     Raises:
-        SettingError: the image cannot be cut into patches or pooled, or there is no image path.
+        SettingError: the image cannot be cut into patches or pooled, there is no image path, or
+            `frame` or `pool_by` is another word.
     """
 
     def __init__(
@@ -76,10 +80,13 @@ class FrozenEncoder(nn.Module):
         dtype: torch.dtype = torch.float32,
         transform: PixelTransform | None = None,
         frame: FrameMode = "repeat",
+        pool_by: PoolBy = "mean",
     ) -> None:
         super().__init__()
         if frame not in FRAME_RECORDS:
             raise SettingError(f"frame must be one of {', '.join(FRAME_RECORDS)}, got {frame!r}")
+        if pool_by not in get_args(PoolBy):
+            raise SettingError(f"pool_by must be mean or stack, got {pool_by!r}")
         if frame == "image" and not vit.image_path:
             raise SettingError(
                 f"encoder '{name}' has no image path: only V-JEPA 2.1 has one. Choose frame=repeat"
@@ -95,6 +102,7 @@ class FrozenEncoder(nn.Module):
         self.digest = digest
         self.image_size = image_size
         self.pool = pool
+        self.pool_by: PoolBy = pool_by
         self.dtype = dtype
         self.transform = transform or PixelTransform()
         self.frame: FrameMode = frame
@@ -103,14 +111,17 @@ class FrozenEncoder(nn.Module):
     @property
     def latent_shape(self) -> tuple[int, int]:
         """Tokens per frame P and width D of what `encode` returns."""
-        return self.grid[0] * self.grid[1], self.vit.embed_dim
+        stacked = self.pool**2 if self.pool_by == "stack" else 1
+        return self.grid[0] * self.grid[1], stacked * self.vit.embed_dim
 
     @property
     def preprocessing(self) -> dict[str, object]:
         """How pixels become latents, for cache keys and checkpoints."""
+        stacked = {"pool_by": "stack"} if self.pool > 1 and self.pool_by == "stack" else {}
         return {
             "image_size": self.image_size,
             "pool": self.pool,
+            **stacked,  # named where it matters only: latents of before keep their keys
             "frame": FRAME_RECORDS[self.frame],
             "dtype": str(self.dtype),
             **self.transform.record(),
@@ -148,8 +159,8 @@ class FrozenEncoder(nn.Module):
             pixels: uint8 (B, T, H, W, C), RGB.
 
         Returns:
-            Latents float32 (B, T, P, D): layer-normed, averaged over `pool` x `pool` tokens and
-            layer-normed again.
+            Latents float32 (B, T, P, D): layer-normed, `pool` x `pool` tokens averaged and
+            layer-normed again, or stacked.
 
         Raises:
             SettingError: the dtype or the shape is another.
@@ -199,12 +210,13 @@ class FrozenEncoder(nn.Module):
         """Encode a normalised video (B, C, T, S, S) to (B, T / tubelet, P, D)."""
         tokens = (self.image_size // self.vit.patch_size) ** 2
         latents = layer_norm(self(video).float()).unflatten(1, (-1, tokens))
-        if self.pool > 1:
-            pooled = self._pool(latents.flatten(0, 1))
-            latents = layer_norm(pooled).unflatten(0, latents.shape[:2])
-        return latents
+        if self.pool == 1:
+            return latents
+        cells = self._cells(latents)
+        return cells.flatten(-2) if self.pool_by == "stack" else layer_norm(cells.mean(dim=-2))
 
-    def _pool(self, latents: Tensor) -> Tensor:
-        rows, columns = (side * self.pool for side in self.grid)
-        maps = latents.transpose(1, 2).unflatten(2, (rows, columns))  # (images, D, rows, columns)
-        return F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)
+    def _cells(self, latents: Tensor) -> Tensor:
+        """Sort tokens (..., rows * columns, D) by square of `pool` x `pool`: (..., P, pool^2, D)."""
+        (rows, columns), pool = self.grid, self.pool
+        maps = latents.unflatten(-2, (rows, pool, columns, pool))
+        return maps.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)

@@ -24,6 +24,7 @@ def record_encoder(encoder: FrozenEncoder, options: Mapping[str, Any]) -> dict[s
     """
     record = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     record["pool"] = encoder.pool
+    record["pool_by"] = encoder.pool_by
     if "image_size" in record:
         record["image_size"] = encoder.image_size
     if record["checkpoint"] is not None:

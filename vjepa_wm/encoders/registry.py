@@ -10,7 +10,7 @@ from vjepa_wm.checkpoint import CONFIG, load_checkpoint
 from vjepa_wm.downloads import cached_file, recorded_digest
 from vjepa_wm.encoders.collapse import collapse_faults
 from vjepa_wm.encoders.families import ENCODERS
-from vjepa_wm.encoders.frozen import FrameMode, FrozenEncoder
+from vjepa_wm.encoders.frozen import FrameMode, FrozenEncoder, PoolBy
 from vjepa_wm.encoders.published import (
     choose_net,
     encoder_tensors,
@@ -41,6 +41,7 @@ def load_encoder(
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     pool: int | None = None,
+    pool_by: PoolBy = "mean",
     image_size: int | None = None,
     net: str | None = None,
     frame: FrameMode = "repeat",
@@ -54,8 +55,10 @@ def load_encoder(
             encoder is looked for in the cache folder and downloaded if need be.
         device: where it runs.
         dtype: `auto` (bfloat16 where the machine has it), `bf16` or `fp32`.
-        pool: side of the square of tokens averaged into one; None takes the checkpoint's own, 1 for
+        pool: side of the square of tokens that become one; None takes the checkpoint's own, 1 for
             a published encoder.
+        pool_by: `mean` averages those tokens, `stack` puts them side by side in a wider one, which
+            keeps where among them something is.
         image_size: side of the square the encoder sees, pixels; None is what it was trained at.
         net: which network of a published file: `encoder` (the student), `target_encoder` or
             `ema_encoder` (its moving average). None is the moving average that Meta evaluates.
@@ -67,7 +70,13 @@ def load_encoder(
         CheckpointError: the file is not to be had, incomplete, damaged or of something else.
         SettingError: an option does not go with this kind of encoder.
     """
-    options = {"device": device, "dtype": dtype, "pool": pool, "image_size": image_size}
+    options = {
+        "device": device,
+        "dtype": dtype,
+        "pool": pool,
+        "pool_by": pool_by,
+        "image_size": image_size,
+    }
     if name.startswith(TIMM):
         _refuse_net(name, net)
         if frame != "repeat":
@@ -117,6 +126,7 @@ def _load_ours(
     device: str | torch.device,
     dtype: str,
     pool: int | None,
+    pool_by: PoolBy,
     image_size: int | None,
     frame: FrameMode,
 ) -> FrozenEncoder:
@@ -140,6 +150,7 @@ def _load_ours(
         digest=loaded.digest,
         image_size=config["image_size"] if image_size is None else image_size,
         pool=config["pool"] if pool is None else pool,
+        pool_by=pool_by,
         dtype=resolve_dtype(dtype, device),
         frame=frame,
     )
@@ -152,6 +163,7 @@ def _load_published(
     device: str | torch.device,
     dtype: str,
     pool: int | None,
+    pool_by: PoolBy,
     image_size: int | None,
     net: str | None,
     frame: FrameMode,
@@ -172,6 +184,7 @@ def _load_published(
         digest=digest(f"{file_digest} {net}".encode()),
         image_size=published.image_size if image_size is None else image_size,
         pool=1 if pool is None else pool,
+        pool_by=pool_by,
         dtype=resolved,
         frame=frame,
     )

@@ -18,7 +18,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from vjepa_wm.downloads import cached_file, recorded_digest
-from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.frozen import FrozenEncoder, PoolBy
 from vjepa_wm.encoders.pixels import PixelTransform
 from vjepa_wm.encoders.published import open_published
 from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
@@ -76,6 +76,7 @@ def load_timm_encoder(
     device: str | torch.device = "cpu",
     dtype: str = "auto",
     pool: int | None = None,
+    pool_by: PoolBy = "mean",
     image_size: int | None = None,
     pretrained: bool = True,
     crop_pct: float | None = None,
@@ -89,7 +90,8 @@ def load_timm_encoder(
             the published weights.
         device: where it runs.
         dtype: `auto` (bfloat16 where the machine has it), `bf16` or `fp32`.
-        pool: side of the square of tokens averaged into one; None keeps all.
+        pool: side of the square of tokens that become one; None keeps all.
+        pool_by: `mean` averages those tokens, `stack` puts them side by side in a wider one.
         image_size: side of the square it sees; None is the size it was trained at. Its position
             table is interpolated to fit.
         pretrained: whether to load weights at all; random ones are the same every time.
@@ -116,6 +118,7 @@ def load_timm_encoder(
         digest=state_digest(model) if path is None else recorded_digest(path)[:32],
         image_size=side,
         pool=1 if pool is None else pool,
+        pool_by=pool_by,
         dtype=resolve_dtype(dtype, device),
         transform=transform,
     )
