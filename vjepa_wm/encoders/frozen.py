@@ -216,7 +216,7 @@ class FrozenEncoder(nn.Module):
         return cells.flatten(-2) if self.pool_by == "stack" else layer_norm(cells.mean(dim=-2))
 
     def _cells(self, latents: Tensor) -> Tensor:
-        """Sort tokens (..., rows * columns, D) by square of `pool` x `pool`: (..., P, pool^2, D)."""
+        """Sort tokens (..., L, D) by square of `pool` x `pool` tokens: (..., P, pool^2, D)."""
         (rows, columns), pool = self.grid, self.pool
         maps = latents.unflatten(-2, (rows, pool, columns, pool))
         return maps.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
