@@ -1,6 +1,7 @@
 """The verb probe from options to files: videos with classes, and states of a true environment."""
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,14 +68,19 @@ def test_motion_is_told_from_rest_and_shuffled_labels_are_not(run, folder: Path,
     assert "the labels are shuffled" in capsys.readouterr().out
 
 
-def test_states_are_probed_and_written_in_three_ways(run, tmp_path: Path, capsys) -> None:
-    results = run("clips=80", "percents=[10,100]", "draws=2", "min_steps=5")
+def test_states_are_probed_and_written_in_three_ways(run, folder, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder / "encoder", other)
+    beside = f"beside=[random,pixels,{other}]"
+    results = run("clips=80", "percents=[10,100]", "draws=2", "min_steps=5", beside)
+    found = {s["encoder"]: s["mean"] for s in results["summaries"]}
+    assert set(found) == {"tiny", "other", "random", "pixels"}
+    assert found["other"] == found["tiny"]  # the same weights by another name
     assert results["skipped"] == {} and results["chance"] == 0.0
     names = {"R2 mean", "R2 robot_position_m", "R2 robot_velocity_m_s", "R2 door_y_m"}
     metrics = {s["metric"] for s in results["summaries"]}
     assert names < metrics and "rmse robot_velocity_m_s" in metrics
-    assert {s["encoder"] for s in results["summaries"]} == {"tiny", "random", "pixels"}
-    assert len(results["outcomes"]) == 3 * 2 * 2
+    assert len(results["outcomes"]) == 4 * 2 * 2
     assert all(s["interval"] and s["draws"] == 2 for s in results["summaries"])
     with open(tmp_path / "out" / "probe.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -1,6 +1,7 @@
 """What heads can tell of clips from frozen tokens: python -m vjepa_wm.probe env=push.
 
-Beside the encoder stand the same network with random weights, and raw pixels. Videos with classes:
+Beside the encoder stand the same network with random weights, raw pixels and, asked for, other
+encoders. Videos with classes:
 python -m vjepa_wm.probe videos=FOLDER encoder=vjepa2_vitl_256 head=attentive4
 Labels of a corpus (docs/corpus.md): python -m vjepa_wm.probe data=data/play label=event
 A quick look: python -m vjepa_wm.probe env=push clips=600 percents=[100] draws=1
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.registry import ENCODERS, SHIPPED, load_encoder
 from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.files import atomic_path, write_json
 from vjepa_wm.probing.cache import Clips, Features, build_or_open
@@ -58,7 +60,7 @@ class Task:
 
 @verb("probe")
 def main(cfg: DictConfig) -> None:
-    """Train heads on a frozen encoder's tokens and on floors beside it, on shares of the labels.
+    """Train heads on a frozen encoder's tokens and on what is beside it, on shares of the labels.
 
     Example: python -m vjepa_wm.probe env=push
     """
@@ -77,8 +79,8 @@ def build_protocol(cfg: DictConfig) -> ProbeProtocol:
     """Check all amounts before anything is loaded or encoded."""
     check_shares(cfg.validation_share, cfg.test_share)
     for name in cfg.beside:
-        if name not in FLOORS:
-            raise UnknownNameError("floor", name, FLOORS)
+        if name not in (*FLOORS, *SHIPPED, *ENCODERS) and not Path(name).is_dir():
+            raise UnknownNameError("floor or encoder", name, (*FLOORS, *SHIPPED, *ENCODERS))
     return ProbeProtocol(
         make_head=lambda width, num_outputs: instantiate(
             cfg.head, width=width, num_outputs=num_outputs
@@ -165,8 +167,19 @@ def encode(
     cfg: DictConfig, encoder: FrozenEncoder, clips: Clips, *, mode: str, num_frames: int
 ) -> dict[str, Features]:
     """Make or open the features of the encoder and of what stands beside it."""
+    # A folder's row is called as the folder, for two runs may have given their encoders one name
+    others = {
+        Path(name).name: load_encoder(name, device=cfg.device, dtype=cfg.encoder.dtype)
+        for name in cfg.beside
+        if name not in FLOORS
+    }
     makers = all_features(
-        encoder, floors=tuple(cfg.beside), mode=mode, num_frames=num_frames, seed=cfg.seed
+        encoder,
+        floors=cfg.beside,
+        others=others,
+        mode=mode,
+        num_frames=num_frames,
+        seed=cfg.seed,
     )
     with torch.device("meta"):  # a head that cannot be made says so before hours of encoding
         for make in makers:

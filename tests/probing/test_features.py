@@ -7,10 +7,17 @@ import pytest
 import torch
 
 from tests import tiny
+from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.probing import cache
 from vjepa_wm.probing.cache import build_or_open
-from vjepa_wm.probing.features import EncoderFeatures, PixelFeatures, all_features, clip_mode
+from vjepa_wm.probing.features import (
+    ClipFeatures,
+    EncoderFeatures,
+    PixelFeatures,
+    all_features,
+    clip_mode,
+)
 
 
 class Recorded:
@@ -63,19 +70,41 @@ def test_clips_that_cannot_be_encoded_are_refused(mode: str, frames: int, said: 
         clip_mode(tiny.encoder(), mode, num_frames=frames)
 
 
+def made_beside(others: dict[str, FrozenEncoder], *, mode: str) -> list[ClipFeatures]:
+    return all_features(
+        tiny.encoder(pool=2),
+        floors=("random", "pixels"),
+        others=others,
+        mode=mode,
+        num_frames=4,
+        seed=0,
+    )
+
+
 @pytest.mark.parametrize(("mode", "tokens"), [("video", 2 * 4), ("frames", 4 * 4)])
 def test_encoder_and_floors_have_the_same_shape(clips, mode: str, tokens: int) -> None:
-    made = all_features(
-        tiny.encoder(pool=2), floors=("random", "pixels"), mode=mode, num_frames=4, seed=0
-    )
-    assert [make.name for make in made] == ["tiny", "random", "pixels"]
+    made = made_beside({"other": tiny.encoder(pool=2)}, mode=mode)
+    assert [make.name for make in made] == ["tiny", "other", "random", "pixels"]
     pixels = torch.from_numpy(clips.pixels)
     for make in made:
         assert make.shape == (tokens, 24)
         found = make(pixels)
         assert found.shape == (5, tokens, 24) and found.dtype == torch.float32
         torch.testing.assert_close(make(pixels[1:3]), found[1:3], atol=1e-4, rtol=1e-4)
+    assert made[1].identity == made[0].identity  # the same weights, encoded once
     assert len({repr(make.identity) for make in made}) == 3
+
+
+def test_rows_of_one_name_are_refused() -> None:
+    with pytest.raises(SettingError, match="rows of different names, got tiny, random, random"):
+        made_beside({"random": tiny.encoder(pool=2)}, mode="video")
+
+
+def test_another_encoder_must_see_such_clips_too() -> None:
+    single = tiny.encoder(pool=2)
+    single.vit.tubelet_size = 1
+    with pytest.raises(SettingError, match="sees single frames only"):
+        made_beside({"single": single}, mode="video")
 
 
 def test_frame_by_frame_tokens_know_when_they_were() -> None:

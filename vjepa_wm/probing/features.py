@@ -3,6 +3,7 @@
 Shapes: B clips, T frames, H W C image, S side of the square, L tokens of a clip, D width.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -172,24 +173,42 @@ class PixelFeatures:
 
 
 def all_features(
-    encoder: FrozenEncoder, *, floors: tuple[str, ...], mode: ClipMode, num_frames: int, seed: int
+    encoder: FrozenEncoder,
+    *,
+    floors: Sequence[str],
+    others: Mapping[str, FrozenEncoder],
+    mode: ClipMode,
+    num_frames: int,
+    seed: int,
 ) -> list[ClipFeatures]:
-    """Return the features of an encoder and of the floors beside it.
+    """Return the features of an encoder and of what stands beside it.
 
     Args:
         encoder: What is probed.
         floors: Of `FLOORS`: `random`, the same network with random weights, and `pixels`.
-        mode: `video` or `frames`.
+        others: Further encoders, by the name of their row.
+        mode: `video` or `frames`, for all of them.
         num_frames: Frames of a clip.
         seed: Of the random weights.
+
+    Raises:
+        SettingError: Another encoder cannot see clips in this mode, or two rows have one name.
     """
     how = {"mode": mode, "num_frames": num_frames}
     made: list[ClipFeatures] = [
         EncoderFeatures(encoder, name=encoder.name, weights=encoder.digest, **how)
     ]
+    for name, other in others.items():
+        clip_mode(other, mode, num_frames=num_frames)
+        made.append(EncoderFeatures(other, name=name, weights=other.digest, **how))
     if "random" in floors:
         other = random_encoder(encoder, seed=seed)
         made.append(EncoderFeatures(other, name="random", weights=state_digest(other.vit), **how))
     if "pixels" in floors:
         made.append(PixelFeatures(encoder, **how))
+    names = [make.name for make in made]
+    if len(set(names)) < len(names):
+        raise SettingError(
+            f"beside: wanted rows of different names, got {', '.join(names)}: rename a folder"
+        )
     return made
