@@ -18,6 +18,7 @@ _PATIENCE_S = 1.0  # after which a viewer looks whether the show is over
 _PAGE = b"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>vjepa-wm live</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <style>body{margin:0;background:#fff;display:grid;place-items:center;min-height:100vh}
 img{width:min(100vw,1200px)}</style></head>
 <body><img src="/stream" alt="now, goal, and what is imagined"></body></html>

@@ -78,7 +78,10 @@ def main(cfg: DictConfig) -> None:
     names = chosen_agents(cfg)
     tasks, tasks_digest = chosen_tasks(cfg)
     runner = EpisodeRunner(
-        cfg.env.id, num_envs=min(cfg.batch, len(tasks)), image_size=cfg.env.image_size
+        cfg.env.id,
+        num_envs=min(cfg.batch, len(tasks)),
+        image_size=cfg.env.image_size,
+        step_seconds=cfg.step_seconds,
     )
     with closing(runner):
         # All agents first: a missing model should not be found out after the random row.

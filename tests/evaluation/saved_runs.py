@@ -100,7 +100,7 @@ class Told:
 
 
 def save_diagnosis(folder: Path, *, is_bad: bool) -> Path:
-    """Write what `diagnose` does, with one picture."""
+    """Write what `diagnose` does, with one picture, which is wider than any page."""
     results = {
         "figures": as_json({"probe": Told(0.375, is_bad)}),
         "skipped": {"costs": "no sim_state was recorded"},
@@ -108,7 +108,7 @@ def save_diagnosis(folder: Path, *, is_bad: bool) -> Path:
         **provenance(),
     }
     write_json(folder / "diagnostics.json", results)
-    Image.new("RGB", (30, 20), "green").save(folder / "probe.png")
+    Image.new("RGB", (1400, 20), "green").save(folder / "probe.png")
     return folder
 
 

@@ -1,6 +1,7 @@
 """Episodes side by side: what the agent sees, what is recorded, what is refused."""
 
 import dataclasses
+import itertools
 import time
 
 import numpy as np
@@ -152,6 +153,52 @@ def test_an_environment_that_raises_ends_its_episode_only(monkeypatch) -> None:
             assert found.fault == "environment, step 2: RuntimeError: diverged"
         else:
             assert found == wanted
+
+
+def test_an_environment_that_hangs_ends_its_episode_only(monkeypatch) -> None:
+    runner = EpisodeRunner(POINT, num_envs=2, image_size=8, step_seconds=0.2)
+    inner = runner.envs[1].unwrapped
+    step, calls = inner.step, itertools.count()
+
+    def hang(action):
+        if next(calls) == 2:
+            time.sleep(60)
+        return step(action)
+
+    monkeypatch.setattr(inner, "step", hang)
+    began = time.monotonic()
+    first, second, third, fourth = runner.run(Seeker(), tasks_of("far", 4), max_steps=40)
+    assert time.monotonic() - began < 30
+    assert second.fault == "environment, step 2: TimeoutError: no answer within 0.2 s"
+    assert not second.is_success
+    assert all(done.is_success and not done.fault for done in (first, third, fourth))
+
+
+def test_an_environment_that_ends_early_is_told_from_a_failure(monkeypatch) -> None:
+    """A time limit of its own, say; the last step that was asked for is no early end."""
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    inner = runner.envs[0].unwrapped
+    step = inner.step
+
+    def cut(action):
+        obs, reward, terminated, _, info = step(action)
+        return obs, reward, terminated, inner.num_steps == 3, info
+
+    monkeypatch.setattr(inner, "step", cut)
+    (episode,) = runner.run(Seeker(), tasks_of("far", 1), max_steps=40)
+    assert (episode.is_success, episode.steps) == (False, 3)
+    assert episode.fault == "environment ended the episode at step 3 of 40"
+    (episode,) = runner.run(Seeker(), tasks_of("far", 1), max_steps=3)
+    assert (episode.steps, episode.fault) == (3, "")
+
+
+def test_an_environment_without_goal_says_what_is_missing(monkeypatch) -> None:
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    inner = runner.envs[0].unwrapped
+    reset = inner.reset
+    monkeypatch.setattr(inner, "reset", lambda **given: (reset(**given)[0], {"time": 0.0}))
+    with pytest.raises(DataError, match=r"gives no goal: wanted info\['goal'\].*, got .* time"):
+        runner.run(Seeker(), tasks_of("far", 1), max_steps=5)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -26,6 +26,7 @@ FLAGS = [
     "--disable-component-update",
     "--remote-debugging-pipe",
 ]
+REPORTS = sorted((Path(__file__).parents[2] / "docs" / "reports").glob("*.html"))
 PATIENCE_SECONDS = 120.0
 LONG = "runs/" + "a_rather_long_name_of_a_folder_without_any_gap_" * 3
 
@@ -128,23 +129,33 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 1200])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_without_complaint(
     tab: Tab, report: Path, width: int, scheme: str
 ) -> None:
     tab.open(report, width=width, scheme=scheme)
+    check_page(tab, report, width=width)
+    narrowest = "Math.min(...[...document.querySelectorAll('svg.plot')].map(p => p.clientWidth))"
+    assert tab.value(narrowest) > 0.75 * min(width, 360)
+    paper = tab.value("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
+def test_a_phone_shows_the_reports_of_the_shipped_weights(tab: Tab, path: Path) -> None:
+    tab.open(path, width=390, scheme="light")
+    check_page(tab, path, width=390)
+
+
+def check_page(tab: Tab, path: Path, *, width: int) -> None:
+    """Find it as wide as the window, folded and unfolded, with all pictures, and alone."""
     assert tab.value("innerWidth") == width
     assert tab.value("document.documentElement.scrollWidth") <= width
     assert tab.value("[...document.querySelectorAll('details')].every(d => (d.open = true))")
     assert tab.value("document.documentElement.scrollWidth") <= width
     assert tab.value("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-    narrowest = "Math.min(...[...document.querySelectorAll('svg.plot')].map(p => p.clientWidth))"
-    assert tab.value(narrowest) > 0.75 * min(width, 360)
-    paper = tab.value("getComputedStyle(document.body).backgroundColor")
-    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     complaints = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
     assert [event for event in tab.events if event["method"] in complaints] == []
     asked = [e["params"]["request"]["url"] for e in tab.events if "request" in e["params"]]
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]

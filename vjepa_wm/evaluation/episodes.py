@@ -1,6 +1,7 @@
 """Runs episodes side by side, with one call of the agent per step for all of them.
 
-An agent or environment that raises ends the episodes it was about, with its reason; others go on.
+What raises ends the episodes it was about, with its reason, as does an environment that hangs or ends
+early; others go on.
 
 Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
 """
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from vjepa_wm.data.recorder import make_env
 from vjepa_wm.errors import DataError
+from vjepa_wm.evaluation.patience import time_limit
 from vjepa_wm.evaluation.reels import Reel
 from vjepa_wm.evaluation.tasks import Task
 from vjepa_wm.progress import Progress, no_progress
@@ -87,15 +89,27 @@ class EpisodeRunner:
         env_id: Gymnasium id, ``module:id`` to import a module that registers it.
         num_envs: Episodes that run side by side.
         image_size: Height and width of the pixels.
+        step_seconds: How long a step of an environment may take before its episode ends as a
+            failure; None is forever.
 
     Raises:
         UnknownNameError: If there is no such environment.
-        DataError: If `num_envs` is below 1.
+        DataError: If `num_envs` is below 1, or `step_seconds` not above 0.
     """
 
-    def __init__(self, env_id: str, *, num_envs: int, image_size: int) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        *,
+        num_envs: int,
+        image_size: int,
+        step_seconds: float | None = None,
+    ) -> None:
         if num_envs < 1:
             raise DataError(f"episodes at a time: wanted at least 1, got {num_envs}")
+        if step_seconds is not None and step_seconds <= 0:
+            raise DataError(f"step_seconds: wanted above 0 or null, got {step_seconds}")
+        self.step_seconds = step_seconds
         self.envs = [make_env(env_id, image_size=image_size) for _ in range(num_envs)]
 
     def close(self) -> None:
@@ -136,7 +150,9 @@ class EpisodeRunner:
             for first in range(0, len(tasks), len(self.envs)):
                 batch = tasks[first : first + len(self.envs)]
                 rows = [_Row(env, task, reel) for env, task in zip(self.envs, batch, strict=False)]
-                _run_batch(agent, rows, max_steps=max_steps, bar=bar)
+                _run_batch(
+                    agent, rows, max_steps=max_steps, step_seconds=self.step_seconds, bar=bar
+                )
                 for place, row in enumerate(rows if reel is not None else ()):
                     seed, is_success = row.task.seed, row.is_success
                     reel.keep(row.film, place=place, seed=seed, is_success=is_success)
@@ -144,7 +160,14 @@ class EpisodeRunner:
         return episodes
 
 
-def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -> None:
+def _run_batch(
+    agent: Agent,
+    rows: list["_Row"],
+    *,
+    max_steps: int,
+    step_seconds: float | None,
+    bar: tqdm,
+) -> None:
     """Run the episodes of one batch to their ends."""
     agent.reset(goal=np.stack([row.goal for row in rows]))
     space = rows[0].env.action_space
@@ -172,7 +195,8 @@ def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -
             if faults[index]:
                 row.stop(faults[index])
             else:
-                row.step(actions[index])
+                row.step(actions[index], seconds=step_seconds)
+                row.stop_if_cut(max_steps)
             # An episode that is over has no more steps to wait for.
             bar.update(1 if row.is_active else max_steps - step)
 
@@ -218,6 +242,7 @@ class _Row:
             raise DataError(
                 f"the tasks do not fit the environment {env.spec.id}: {error}"
             ) from error
+        _check_goal(info, env_id=env.spec.id)
         self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
         self.distance: dict[str, float] = info["distance"]
         self.best = dict(self.distance)
@@ -232,10 +257,11 @@ class _Row:
         self.path = _Path(env.unwrapped, task)
         self.film = None if reel is None else reel.film(self.goal, self.obs["pixels"])
 
-    def step(self, action: NDArray) -> None:
-        """Take one step; an environment that raises ends the episode."""
+    def step(self, action: NDArray, *, seconds: float | None) -> None:
+        """Take one step; an environment that raises or hangs ends the episode."""
         try:
-            self._step(action)
+            with time_limit(seconds):
+                self._step(action)
         except Exception as error:
             self.stop(_told(error, f"environment, step {self.steps}"))
 
@@ -252,6 +278,11 @@ class _Row:
         self.steps += 1
         if self.film is not None:
             self.film.add(obs["pixels"])
+
+    def stop_if_cut(self, max_steps: int) -> None:
+        """Mark an episode that the environment has ended unsolved before its time."""
+        if not (self.is_active or self.is_success or self.fault) and self.steps < max_steps:
+            self.stop(f"environment ended the episode at step {self.steps} of {max_steps}")
 
     def stop(self, fault: str) -> None:
         """End the episode before its time; it is no success."""
@@ -305,6 +336,15 @@ class _Path:
         if not self._can_tell:
             return None
         return is_success * self._straight / max(self._straight, self._length)
+
+
+def _check_goal(info: Mapping[str, Any], *, env_id: str) -> None:
+    """Refuse an environment that has no goal image, or does not measure the distance to it."""
+    if "goal" not in info or "pixels" not in info["goal"] or "distance" not in info:
+        raise DataError(
+            f"environment {env_id} gives no goal: wanted info['goal']['pixels'] and "
+            f"info['distance'] after reset, got info with {', '.join(sorted(info)) or 'nothing'}"
+        )
 
 
 def _check_same(distance: Mapping[str, float], task: Task, *, env_id: str) -> None:

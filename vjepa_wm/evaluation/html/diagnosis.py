@@ -1,7 +1,7 @@
 """The part of a report on a diagnosis: each figure's numbers, verdict and picture."""
 
 from vjepa_wm.evaluation.findings import Finding
-from vjepa_wm.evaluation.html.elements import Markup, element, png, table
+from vjepa_wm.evaluation.html.elements import SCROLLS, Markup, element, png, table
 from vjepa_wm.evaluation.html.runs import Diagnosis, DiagnosisRun
 from vjepa_wm.evaluation.html.words import number
 
@@ -24,7 +24,7 @@ def _figure(figure: Diagnosis) -> Markup:
     if figure.picture is not None:
         contents, size = figure.picture
         drawn = png(contents, size, f"picture of {figure.title}")
-        parts.append(element("div.chart", drawn))
+        parts.append(element("div.chart", drawn, attributes=SCROLLS))
     return element("div", *parts)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _VOID = {"br", "img", "meta"}
+SCROLLS = {"tabindex": 0, "role": "region"}  # what scrolls by itself can be reached by keyboard
 # Characters that neither HTML nor XML allows; a damaged file may hold them.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 
@@ -97,7 +98,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
         for first, *rest in rows
     ]
     inside = element("table", element("thead", element("tr", *headings)), element("tbody", *lines))
-    return element("div.scroll", inside, attributes={"tabindex": 0, "role": "region"})
+    return element("div.scroll", inside, attributes=SCROLLS)
 
 
 def folded(summary: object, *children: object) -> Markup:

@@ -105,8 +105,9 @@ details { margin: 0.75rem 0; border: 1px solid var(--rule); border-radius: 8px;
   padding: 0.5rem 0.75rem; }
 summary { cursor: pointer; font-weight: 500; }
 pre { margin: 0.5rem 0; overflow-x: auto; }
-.chart { display: block; max-width: 100%; height: auto; border-radius: 6px; background: #fff;
-  margin: 0.75rem 0; }
-@media (max-width: 30rem) { dt { flex-basis: 5.5rem; } h1 { font-size: 1.5rem; } }
+.chart { width: fit-content; max-width: 100%; overflow-x: auto; border-radius: 6px;
+  background: #fff; margin: 0.75rem 0; }
+.chart img { display: block; }
+@media (max-width: 30rem) { dt { flex-basis: 6.5rem; } h1 { font-size: 1.5rem; } }
 @media print { section, .card, figure { break-inside: avoid; } section { break-before: page; } }
 """.strip()
