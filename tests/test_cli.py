@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from vjepa_wm.cli import _words_to_option, check_overrides, help_text, verb
+from vjepa_wm.cli import _file_to_option, _words_to_option, check_overrides, help_text, verb
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.files import atomic_path, digest, read_json, write_json
 
@@ -159,3 +159,16 @@ def test_long_lists_of_known_names_are_shortened() -> None:
 )
 def test_plain_words_may_stand_anywhere_before_flags(given: list[str], read: list[str]) -> None:
     assert _words_to_option(given, "what") == read
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["fps=5", "it's a film.gif"], ["fps=5", r"video='it\'s a film.gif'"]),
+        (["a.gif", "b.gif"], ["video='a.gif'", "b.gif"]),  # the second is refused later
+        (["env=push", "~x"], ["env=push", "~x"]),
+        (["--cfg", "job"], ["--cfg", "job"]),
+    ],
+)
+def test_a_path_given_alone_is_an_option(given: list[str], read: list[str]) -> None:
+    assert _file_to_option(given, "video") == read

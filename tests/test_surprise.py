@@ -84,7 +84,7 @@ def test_videos_get_a_curve_of_change(run, tmp_path: Path) -> None:
     assert len(lines) == 8 and "frame 4 (0.33 s)" in shown.splitlines()[1]
     assert float(lines[3]["copy_mean"]) == pytest.approx(0, abs=1e-5)
     gif = write_gif(tmp_path / "moving.gif", pictures(moves=True, seed=1))
-    run(f"video={gif}", encoder, "fps=5")
+    run(f"{gif}", encoder, "fps=5")
     seconds = [float(line["seconds"]) for line in lines_of(tmp_path / "out" / "moving.csv")]
     np.testing.assert_allclose(seconds, np.arange(LENGTH // 2) / 5)
 

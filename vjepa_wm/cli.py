@@ -33,7 +33,7 @@ GLOBAL_PACKAGE = "# @package _global_"  # first line of configs that set keys of
 
 
 def verb(
-    config_name: str, *, words: str | None = None
+    config_name: str, *, words: str | None = None, file: str | None = None
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a program of a function that takes a config.
 
@@ -44,6 +44,8 @@ def verb(
         config_name: The verb's file in ``configs/``, without suffix.
         words: Option, a list, that takes plain words: ``verb a b`` is ``verb words=[a,b]``. None
             has no such option.
+        file: Option that takes a path given alone: ``verb a.gif`` is ``verb file=a.gif``. None has
+            no such option.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -59,6 +61,8 @@ def verb(
         def main() -> None:
             if words is not None:
                 sys.argv[1:] = _words_to_option(sys.argv[1:], words)
+            if file is not None:
+                sys.argv[1:] = _file_to_option(sys.argv[1:], file)
             arguments, unknown = get_args_parser().parse_known_args(sys.argv[1:])
             if unknown:
                 _fail(f"unknown flag {unknown[0]}; options are written key=value, see --help")
@@ -82,9 +86,22 @@ def verb(
     return decorate
 
 
+def _file_to_option(arguments: list[str], option: str) -> list[str]:
+    """Make an option of the first argument that is none, if it comes before any flag."""
+    for place, given in enumerate(arguments[: _first_flag(arguments)]):
+        if "=" not in given and not given.startswith("~"):
+            quoted = given.replace("'", r"\'")
+            return [*arguments[:place], f"{option}='{quoted}'", *arguments[place + 1 :]]
+    return arguments
+
+
+def _first_flag(arguments: list[str]) -> int:
+    return next((i for i, given in enumerate(arguments) if given.startswith("-")), len(arguments))
+
+
 def _words_to_option(arguments: list[str], option: str) -> list[str]:
     """Gather arguments that are plain words, before any flag, into one option."""
-    flags = next((i for i, given in enumerate(arguments) if given.startswith("-")), len(arguments))
+    flags = _first_flag(arguments)
     words = [given for given in arguments[:flags] if given.isidentifier()]
     others = [given for given in arguments[:flags] if not given.isidentifier()]
     gathered = [f"{option}=[{','.join(words)}]"] if words else []

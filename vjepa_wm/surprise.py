@@ -2,7 +2,7 @@
 
 Possible and impossible versions of the same scenes, prediction error per frame, AUROC per event.
 Curves of recorded episodes: python -m vjepa_wm.surprise env=push data=data/push episodes=[3]
-Of any video, by an encoder alone: python -m vjepa_wm.surprise video=film.gif encoder=compact
+Of any video, by an encoder alone: python -m vjepa_wm.surprise film.gif encoder=compact
 """
 
 import csv
@@ -59,7 +59,7 @@ NAMED = 5  # most surprising frames that are printed
 Line = Mapping[str, object]
 
 
-@verb("surprise")
+@verb("surprise", file="video")
 def main(cfg: DictConfig) -> None:
     """Measure how surprising frames are: of impossible scenes, recorded episodes or a video.
 

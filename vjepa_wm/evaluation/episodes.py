@@ -1,7 +1,7 @@
 """Runs episodes side by side, with one call of the agent per step for all of them.
 
-What raises ends the episodes it was about, with its reason, as does an environment that hangs or ends
-early; others go on.
+What raises ends the episodes it was about, with its reason, as does an environment that hangs or
+ends early; others go on.
 
 Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
 """
