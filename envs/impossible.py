@@ -77,6 +77,9 @@ EVENTS: dict[str, Event] = {
     "teleports_hidden": Event(
         "behind a plate the object gets elsewhere", jumps=True, covered=COVERED_FRAMES
     ),
+    "changes_shape_hidden": Event(
+        "behind a plate the object gets another shape", look="shapes", covered=COVERED_FRAMES
+    ),
 }
 
 

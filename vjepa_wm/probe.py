@@ -167,9 +167,8 @@ def encode(
     cfg: DictConfig, encoder: FrozenEncoder, clips: Clips, *, mode: str, num_frames: int
 ) -> dict[str, Features]:
     """Make or open the features of the encoder and of what stands beside it."""
-    # A folder's row is called as the folder, for two runs may have given their encoders one name
     others = {
-        Path(name).name: load_encoder(name, device=cfg.device, dtype=cfg.encoder.dtype)
+        name: load_encoder(name, device=cfg.device, dtype=cfg.encoder.dtype)
         for name in cfg.beside
         if name not in FLOORS
     }

@@ -9,7 +9,13 @@ from envs.impossible import COVERED_FRAMES, DRIFT_FRAMES, EVENTS, LEAST_JUMP, Tw
 from envs.push import _CLEARANCE
 
 BEFORE, AFTER, SKIP = 4, 3, 2
-PICTURES = ("vanishes", "changes_colour", "changes_shape", "vanishes_hidden")
+PICTURES = (
+    "vanishes",
+    "changes_colour",
+    "changes_shape",
+    "vanishes_hidden",
+    "changes_shape_hidden",
+)
 JUMPS = ("teleports", "teleports_hidden")
 ALL = [
     (env_id, event)

@@ -209,6 +209,7 @@ def all_features(
     names = [make.name for make in made]
     if len(set(names)) < len(names):
         raise SettingError(
-            f"beside: wanted rows of different names, got {', '.join(names)}: rename a folder"
+            f"beside: wanted rows of different names, got {', '.join(names)}: rename a folder, or "
+            "name an encoder by its folder"
         )
     return made
