@@ -73,7 +73,7 @@ def test_states_are_probed_and_written_in_three_ways(run, folder, tmp_path: Path
     shutil.copytree(folder / "encoder", other)
     beside = f"beside=[random,pixels,{other}]"
     results = run("clips=80", "percents=[10,100]", "draws=2", "min_steps=5", beside)
-    found = {s["encoder"]: s["mean"] for s in results["summaries"]}
+    found = means(results, "R2 mean")
     assert set(found) == {"tiny", str(other), "random", "pixels"}
     assert found[str(other)] == found["tiny"]  # the same weights by another name
     assert results["skipped"] == {} and results["chance"] == 0.0

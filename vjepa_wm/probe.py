@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.encoders.registry import ENCODERS, SHIPPED, load_encoder
+from vjepa_wm.encoders.registry import ENCODERS, SHIPPED, TIMM, load_encoder
 from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.files import atomic_path, write_json
 from vjepa_wm.probing.cache import Clips, Features, build_or_open
@@ -37,6 +37,8 @@ from vjepa_wm.provenance import provenance
 STATE_FRAMES = 4
 VIDEO_FRAMES = 16
 SHOWN_SKIPPED = 5
+
+Encoders = Mapping[str, FrozenEncoder]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def main(cfg: DictConfig) -> None:
     """
     protocol = build_protocol(cfg)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
-    task = make_task(cfg, encoder)
+    others = load_others(cfg)
+    task = make_task(cfg, encoder, others)
     labels = task.labels
     if cfg.shuffle_labels:
         labels = labels.shuffled(task.splits, np.random.default_rng(cfg.seed))
@@ -78,9 +81,10 @@ def main(cfg: DictConfig) -> None:
 def build_protocol(cfg: DictConfig) -> ProbeProtocol:
     """Check all amounts before anything is loaded or encoded."""
     check_shares(cfg.validation_share, cfg.test_share)
+    known = (*FLOORS, *SHIPPED, *ENCODERS)
     for name in cfg.beside:
-        if name not in (*FLOORS, *SHIPPED, *ENCODERS) and not Path(name).is_dir():
-            raise UnknownNameError("floor or encoder", name, (*FLOORS, *SHIPPED, *ENCODERS))
+        if not (name in known or name.startswith(TIMM) or Path(name).is_dir()):
+            raise UnknownNameError("floor or encoder", name, (*known, f"{TIMM}<model>"))
     return ProbeProtocol(
         make_head=lambda width, num_outputs: instantiate(
             cfg.head, width=width, num_outputs=num_outputs
@@ -97,16 +101,26 @@ def build_protocol(cfg: DictConfig) -> ProbeProtocol:
     )
 
 
-def make_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
+def load_others(cfg: DictConfig) -> dict[str, FrozenEncoder]:
+    """Load the encoders that stand beside, by the names they are given by."""
+    return {
+        name: load_encoder(name, device=cfg.device, dtype=cfg.encoder.dtype)
+        for name in cfg.beside
+        if name not in FLOORS
+    }
+
+
+def make_task(cfg: DictConfig, encoder: FrozenEncoder, others: Encoders) -> Task:
     """Take the clips the options are about."""
     if cfg.videos is not None:
         if cfg.label is not None:
             raise SettingError("label is of the trajectories in data, not of videos: leave one out")
-        return video_task(cfg, encoder)
-    return state_task(cfg, encoder) if cfg.label is None else label_task(cfg, encoder)
+        return video_task(cfg, encoder, others)
+    make = state_task if cfg.label is None else label_task
+    return make(cfg, encoder, others)
 
 
-def state_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
+def state_task(cfg: DictConfig, encoder: FrozenEncoder, others: Encoders) -> Task:
     """Tell the simulator's state at the end of clips of trajectories."""
     num_frames = STATE_FRAMES if cfg.num_frames is None else cfg.num_frames
     mode = clip_mode(encoder, cfg.clip, num_frames=num_frames)
@@ -119,11 +133,11 @@ def state_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
         test_share=cfg.test_share,
         seed=cfg.seed,
     )
-    features = encode(cfg, encoder, clips, mode=mode, num_frames=num_frames)
+    features = encode(cfg, encoder, others, clips, mode=mode, num_frames=num_frames)
     return Task(clips, labels, splits, features, {})
 
 
-def label_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
+def label_task(cfg: DictConfig, encoder: FrozenEncoder, others: Encoders) -> Task:
     """Tell the class of whole episodes, by labels kept beside them."""
     num_frames = VIDEO_FRAMES if cfg.num_frames is None else cfg.num_frames
     mode = clip_mode(encoder, cfg.clip, num_frames=num_frames)
@@ -135,11 +149,11 @@ def label_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
         validation_share=cfg.validation_share,
         seed=cfg.seed,
     )
-    features = encode(cfg, encoder, clips, mode=mode, num_frames=num_frames)
+    features = encode(cfg, encoder, others, clips, mode=mode, num_frames=num_frames)
     return Task(clips, labels, splits, features, {})
 
 
-def video_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
+def video_task(cfg: DictConfig, encoder: FrozenEncoder, others: Encoders) -> Task:
     """Tell the class of videos; those that cannot be read are left out."""
     num_frames = VIDEO_FRAMES if cfg.num_frames is None else cfg.num_frames
     mode = clip_mode(encoder, cfg.clip, num_frames=num_frames)
@@ -148,14 +162,14 @@ def video_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
         num_frames=num_frames,
         fps=cfg.fps,
         folder_fps=cfg.folder_fps,
-        side=encoder.image_size,
+        side=max(seen.image_size for seen in (encoder, *others.values())),
         progress=progress,
     )
     shares = {"validation_share": cfg.validation_share, "test_share": cfg.test_share}
     every = np.arange(len(clips))
     # Before hours of encoding: are there enough videos at all?
     split_classes(clips.labels, clips.classes, usable=every, seed=cfg.seed, **shares)
-    features = encode(cfg, encoder, clips, mode=mode, num_frames=num_frames)
+    features = encode(cfg, encoder, others, clips, mode=mode, num_frames=num_frames)
     damaged = {row: why for own in features.values() for row, why in own.unreadable.items()}
     usable = np.setdiff1d(every, list(damaged))
     splits = split_classes(clips.labels, clips.classes, usable=usable, seed=cfg.seed, **shares)
@@ -164,14 +178,15 @@ def video_task(cfg: DictConfig, encoder: FrozenEncoder) -> Task:
 
 
 def encode(
-    cfg: DictConfig, encoder: FrozenEncoder, clips: Clips, *, mode: str, num_frames: int
+    cfg: DictConfig,
+    encoder: FrozenEncoder,
+    others: Encoders,
+    clips: Clips,
+    *,
+    mode: str,
+    num_frames: int,
 ) -> dict[str, Features]:
     """Make or open the features of the encoder and of what stands beside it."""
-    others = {
-        name: load_encoder(name, device=cfg.device, dtype=cfg.encoder.dtype)
-        for name in cfg.beside
-        if name not in FLOORS
-    }
     makers = all_features(
         encoder,
         floors=cfg.beside,

@@ -156,7 +156,7 @@ def test_an_environment_that_raises_ends_its_episode_only(monkeypatch) -> None:
 
 
 def test_an_environment_that_hangs_ends_its_episode_only(monkeypatch) -> None:
-    runner = EpisodeRunner(POINT, num_envs=2, image_size=8, step_seconds=0.2)
+    runner = EpisodeRunner(POINT, num_envs=2, image_size=8, step_seconds=1.0)
     inner = runner.envs[1].unwrapped
     step, calls = inner.step, itertools.count()
 
@@ -169,7 +169,7 @@ def test_an_environment_that_hangs_ends_its_episode_only(monkeypatch) -> None:
     began = time.monotonic()
     first, second, third, fourth = runner.run(Seeker(), tasks_of("far", 4), max_steps=40)
     assert time.monotonic() - began < 30
-    assert second.fault == "environment, step 2: TimeoutError: no answer within 0.2 s"
+    assert second.fault == "environment, step 2: TimeoutError: no answer within 1 s"
     assert not second.is_success
     assert all(done.is_success and not done.fault for done in (first, third, fourth))
 
@@ -192,12 +192,20 @@ def test_an_environment_that_ends_early_is_told_from_a_failure(monkeypatch) -> N
     assert (episode.steps, episode.fault) == (3, "")
 
 
-def test_an_environment_without_goal_says_what_is_missing(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("info", "got"),
+    [
+        ({"time": 0.0}, "info with time and goal None"),
+        ({"goal": None, "distance": {}}, "info with distance, goal and goal None"),
+        ({"goal": {"state": 1}, "distance": {}}, "info with distance, goal and goal state"),
+    ],
+)
+def test_an_environment_without_goal_says_what_is_missing(monkeypatch, info, got) -> None:
     runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
     inner = runner.envs[0].unwrapped
     reset = inner.reset
-    monkeypatch.setattr(inner, "reset", lambda **given: (reset(**given)[0], {"time": 0.0}))
-    with pytest.raises(DataError, match=r"gives no goal: wanted info\['goal'\].*, got .* time"):
+    monkeypatch.setattr(inner, "reset", lambda **given: (reset(**given)[0], info))
+    with pytest.raises(DataError, match=rf"gives no goal: wanted info\['goal'\].*, got {got}"):
         runner.run(Seeker(), tasks_of("far", 1), max_steps=5)
 
 

@@ -149,10 +149,11 @@ class EpisodeRunner:
         with progress(total=len(tasks) * max_steps, desc=desc, unit="steps") as bar:
             for first in range(0, len(tasks), len(self.envs)):
                 batch = tasks[first : first + len(self.envs)]
-                rows = [_Row(env, task, reel) for env, task in zip(self.envs, batch, strict=False)]
-                _run_batch(
-                    agent, rows, max_steps=max_steps, step_seconds=self.step_seconds, bar=bar
-                )
+                rows = [
+                    _Row(env, task, reel, step_seconds=self.step_seconds)
+                    for env, task in zip(self.envs, batch, strict=False)
+                ]
+                _run_batch(agent, rows, max_steps=max_steps, bar=bar)
                 for place, row in enumerate(rows if reel is not None else ()):
                     seed, is_success = row.task.seed, row.is_success
                     reel.keep(row.film, place=place, seed=seed, is_success=is_success)
@@ -160,14 +161,7 @@ class EpisodeRunner:
         return episodes
 
 
-def _run_batch(
-    agent: Agent,
-    rows: list["_Row"],
-    *,
-    max_steps: int,
-    step_seconds: float | None,
-    bar: tqdm,
-) -> None:
+def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -> None:
     """Run the episodes of one batch to their ends."""
     agent.reset(goal=np.stack([row.goal for row in rows]))
     space = rows[0].env.action_space
@@ -195,7 +189,7 @@ def _run_batch(
             if faults[index]:
                 row.stop(faults[index])
             else:
-                row.step(actions[index], seconds=step_seconds)
+                row.step(actions[index])
                 row.stop_if_cut(max_steps)
             # An episode that is over has no more steps to wait for.
             bar.update(1 if row.is_active else max_steps - step)
@@ -231,8 +225,11 @@ def action_faults(actions: object, count: int, space: spaces.Box) -> list[str]:
 class _Row:
     """One episode while it runs."""
 
-    def __init__(self, env: gymnasium.Env, task: Task, reel: Reel | None) -> None:
+    def __init__(
+        self, env: gymnasium.Env, task: Task, reel: Reel | None, *, step_seconds: float | None
+    ) -> None:
         """Restore the task's start."""
+        self.step_seconds = step_seconds
         self.env = env
         self.task = task
         options = {"start": np.array(task.start), "goal": np.array(task.goal)}
@@ -257,10 +254,10 @@ class _Row:
         self.path = _Path(env.unwrapped, task)
         self.film = None if reel is None else reel.film(self.goal, self.obs["pixels"])
 
-    def step(self, action: NDArray, *, seconds: float | None) -> None:
+    def step(self, action: NDArray) -> None:
         """Take one step; an environment that raises or hangs ends the episode."""
         try:
-            with time_limit(seconds):
+            with time_limit(self.step_seconds):
                 self._step(action)
         except Exception as error:
             self.stop(_told(error, f"environment, step {self.steps}"))
@@ -340,10 +337,12 @@ class _Path:
 
 def _check_goal(info: Mapping[str, Any], *, env_id: str) -> None:
     """Refuse an environment that has no goal image, or does not measure the distance to it."""
-    if "goal" not in info or "pixels" not in info["goal"] or "distance" not in info:
+    goal = info.get("goal")  # None in an episode without one
+    if goal is None or "pixels" not in goal or "distance" not in info:
         raise DataError(
             f"environment {env_id} gives no goal: wanted info['goal']['pixels'] and "
             f"info['distance'] after reset, got info with {', '.join(sorted(info)) or 'nothing'}"
+            f" and goal {'None' if goal is None else ', '.join(sorted(goal))}"
         )
 
 

@@ -20,8 +20,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     Raises:
         TimeoutError: In the body, when its time is up.
     """
-    has_alarm = hasattr(signal, "setitimer")
-    if seconds is None or not has_alarm or not _is_main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if seconds is None or not is_main or not hasattr(signal, "setitimer"):
         yield
         return
 
@@ -35,7 +35,3 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
