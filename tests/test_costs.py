@@ -113,6 +113,14 @@ def test_discounted_steps_weigh_less_and_sum_to_one() -> None:
     torch.testing.assert_close(cost(latents, goal), torch.tensor([[4.0, 2.0, 1.0]]))
 
 
+def test_at_the_end_the_way_there_does_not_count() -> None:
+    goal = torch.zeros(1, 1, 1)
+    latents = torch.tensor([[[9.0, 1.0], [0.0, 2.0]]]).view(1, 2, 2, 1, 1)
+    cost = GoalCost(distance="l1", over_steps="sum", discount=0.5, l2_weight=3.0)
+    torch.testing.assert_close(cost.at_end()(latents, goal), torch.tensor([[4.0, 14.0]]))
+    assert cost(latents, goal)[0, 0] > cost(latents, goal)[0, 1]  # itself it is as before
+
+
 def test_a_squared_distance_is_added_to_the_metric() -> None:
     torch.manual_seed(0)
     metric = TemporalMetric(latent_dim=4, num_patches=2, hidden_dim=8, embed_dim=4, max_steps=5)

@@ -71,6 +71,15 @@ def test_the_seed_decides_every_number(run) -> None:
     assert first != other
 
 
+@pytest.mark.parametrize(
+    ("options", "same"), [(["cost=l1"], "l1"), (["cost.l2_weight=0"], "metric")]
+)
+def test_the_cost_that_plans_are_made_with_is_judged(run, options: list[str], same: str) -> None:
+    rows = run("what=costs", *options)["figures"]["costs"]["numbers"]["rows"]
+    planned = rows.pop("planning cost")
+    assert [name for name, row in rows.items() if row == planned] == [same]
+
+
 def test_trajectories_without_states_leave_out_what_needs_them(run, tmp_path: Path, capsys) -> None:
     tiny.moving_squares(tmp_path / "squares", episodes=4, length=9, size=64, frame_skip=2)
     results = run(f"data={tmp_path}/squares", "what=[probe,actions]")
@@ -124,7 +133,7 @@ def test_a_decoder_of_another_encoder_is_refused(run, tmp_path: Path, capsys) ->
     [
         (["what=prob"], "Did you mean 'probe'"),
         (["frames=1"], "frames: wanted at least 20"),
-        (["distance=metrik"], "Did you mean 'metric'"),
+        (["cost.distance=metrik"], "Did you mean 'metric'"),
         (["planner.horizon=7"], "planner.horizon: wanted at most 6, got 7"),
         (["context_len=9"], "context_len: wanted 1 to 6, got 9"),
         (["model=nowhere"], "unknown world model 'nowhere'"),

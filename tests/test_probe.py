@@ -14,6 +14,7 @@ from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.trajectories import Trajectories, TrajectoryWriter
 from vjepa_wm.files import read_json
+from vjepa_wm.probing import videos
 
 QUICK = ["epochs=0", "min_steps=60", "batch_size=32", "draws=1", "percents=[100]", "num_frames=4"]
 QUICK += ["learning_rates=[0.01,0.003]"]
@@ -106,6 +107,24 @@ def test_labels_of_a_corpus_are_told(run, tmp_path: Path, capsys) -> None:
     assert "Did you mean 'event'" in capsys.readouterr().err
     states = run(*given, "clips=40", "min_steps=2")
     assert "R2 object_place_widths" in {s["metric"] for s in states["summaries"]}
+
+
+def test_beside_a_larger_encoder_videos_are_read_as_large_as_that_sees_them(
+    run, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    config = read_json(folder / "encoder" / "config.json") | {"image_size": 96}
+    network = tiny.randomise(tiny.VideoViT(**config["vit"]))
+    tiny.save_checkpoint(tmp_path / "large", {"encoder": network}, config)
+    read, sides = videos.read_pictures, set()
+
+    def spy(*given, side: int):
+        sides.add(side)
+        return read(*given, side=side)
+
+    monkeypatch.setattr(videos, "read_pictures", spy)
+    results = run(f"videos={folder}/videos", f"beside=[{tmp_path}/large]", "min_steps=2")
+    assert sides == {96}
+    assert set(means(results, "accuracy")) == {"tiny", f"{tmp_path}/large"}
 
 
 def test_clips_are_encoded_once_whatever_the_head(run, tmp_path: Path, monkeypatch) -> None:

@@ -8,10 +8,11 @@ Shapes: B problems, N candidates, T imagined steps, P tokens, D latent width, A 
 Q proprio width, G goals in sequence, C cameras.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -174,6 +175,12 @@ class GoalCost(Cost):
         if self.l2_weight:
             distance = distance + self.l2_weight * l2_distance(latents, goal)
         return _over_steps(distance, self.over_steps, self.discount)
+
+    def at_end(self) -> Self:
+        """Return the same cost, of the last frame alone."""
+        cost = copy.copy(self)
+        cost.over_steps, cost.discount = "last", 1.0
+        return cost
 
 
 class SubgoalCost(Cost):

@@ -23,7 +23,7 @@ from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.decoder import load_decoder
 from vjepa_wm.errors import UnknownNameError
 from vjepa_wm.evaluation.charts import below, save_animation
-from vjepa_wm.evaluation.cost_figures import cost_figure, draw_triples
+from vjepa_wm.evaluation.cost_figures import PLANNED, cost_figure, draw_triples
 from vjepa_wm.evaluation.counterfactuals import (
     CounterfactualFigure,
     Rate,
@@ -99,7 +99,7 @@ def build_subject(cfg: DictConfig) -> Subject:
         sizes,
         planner=instantiate(cfg.planner),
         context_len=cfg.context_len,
-        distance=cfg.distance,
+        cost=instantiate(cfg.cost, metric=world_model.metric),
         decoder=decoder,
         seed=cfg.seed,
         progress=progress,
@@ -151,10 +151,11 @@ def costs(subject: Subject) -> Result:
     known = dict(DISTANCES)
     if subject.world_model.metric is not None:
         known[METRIC] = copy.deepcopy(subject.world_model.metric).cpu()
-    found = {
-        name: distance(latents[:, :2], latents[:, 2:]).detach().numpy()
-        for name, distance in known.items()
-    }
+    frames, goals = latents[:, :2, None], latents[:, 2]  # frames as ends of plans of one step
+    cost = subject.cost.at_end()(frames.to(subject.device), goals.to(subject.device))
+    found = {PLANNED: cost.detach().cpu().numpy()}
+    for name, distance in known.items():
+        found[name] = distance(latents[:, :2], latents[:, 2:]).detach().numpy()
     pixels = triples.pixels.astype(np.float32)
     found["pixels"] = ((pixels[:, :2] - pixels[:, 2:]) ** 2).mean(axis=(-3, -2, -1))
     figure = cost_figure(found, triples.distance, apart=subject.horizon, seed=subject.seed)
@@ -227,7 +228,7 @@ def landscape(subject: Subject) -> Result:
         subject.world_model,
         subject.windows,
         subject.simulator,
-        subject.cost,
+        subject.cost.at_end(),
         encode=subject.encode,
         count=subject.sizes.landscapes,
         side=subject.sizes.grid,

@@ -8,7 +8,7 @@ from planners import CEM
 from tests.training.test_dynamics import MovingWorld
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.errors import DataError
-from vjepa_wm.evaluation.cost_figures import cost_figure
+from vjepa_wm.evaluation.cost_figures import PLANNED, cost_figure
 from vjepa_wm.evaluation.diagnostics import Windows
 from vjepa_wm.evaluation.landscapes import draw_landscapes, grid_actions, landscape_figure, lowest
 from vjepa_wm.evaluation.novelty import imagined_ends, novelty_figure, plan_to_ends
@@ -22,20 +22,21 @@ def distances(count: int = 200) -> np.ndarray:
 
 
 def test_a_cost_that_grows_with_distance_is_perfect() -> None:
-    found = cost_figure({"good": distances() ** 3}, distances(), apart=5, seed=0)
-    row = found.rows["good"]
+    found = cost_figure({PLANNED: distances() ** 3}, distances(), apart=5, seed=0)
+    row = found.rows[PLANNED]
     assert (row.correlation, row.near, row.order) == pytest.approx((1.0, 1.0, 1.0))
     assert not any(finding.is_bad for finding in found.findings())
 
 
 def test_a_cost_that_knows_nothing_is_right_half_of_the_time() -> None:
     noise = np.random.default_rng(1).normal(size=(2000, 2))
-    found = cost_figure({"noise": noise}, distances(2000), apart=5, seed=0)
-    row = found.rows["noise"]
+    found = cost_figure({PLANNED: noise, "l1": noise}, distances(2000), apart=5, seed=0)
+    row = found.rows[PLANNED]
     assert row.order == pytest.approx(0.5, abs=0.04)
     assert row.order_interval[1] - row.order_interval[0] == pytest.approx(0.045, abs=0.005)
     assert row.correlation_interval[0] < 0 < row.correlation_interval[1]
-    assert found.findings()[0].is_bad
+    planned, beside = found.findings()
+    assert planned.is_bad and not beside.is_bad  # nobody plans with what stands beside
 
 
 def test_a_cost_that_goes_flat_is_seen_to_order_near_frames_only() -> None:

@@ -17,6 +17,7 @@ from vjepa_wm.evaluation.simulator import Simulator
 from vjepa_wm.evaluation.statistics import bootstrap_interval, spearman, wilson_interval
 from vjepa_wm.progress import Progress, no_progress
 
+PLANNED = "planning cost"  # what plans are made with; the other costs stand beside it
 NEAR = 3.0  # thresholds from the goal, within which the last part of a way is decided
 MIN_GAP = 0.25  # thresholds; which of two frames is nearer is asked where they differ by more
 MIN_PAIRS = 10
@@ -109,12 +110,13 @@ class CostFigure:
         near_pairs: Those less than `NEAR` thresholds apart.
         ordered_pairs: Pairs of frames `apart` steps apart, one of which is clearly nearer.
         apart: Those steps.
-        rows: Cost -> its figures; `pixels` is the mean squared difference of the pictures.
+        rows: Cost -> its figures; `pixels` is the mean squared difference of the pictures. Only
+            `PLANNED` can be bad.
     """
 
     title: ClassVar[str] = "costs: do they order frames by true distance?"
     advice: ClassVar[str] = (
-        "plan with the cost that orders best (cost=...); if even the metric is bad, train it "
+        "plan with a cost that orders better (cost=...); if even the metric is bad, train it "
         "longer (metric_trainer.minutes) or on longer pieces (metric_frames); if the probe is bad "
         "as well, it is the encoder"
     )
@@ -131,7 +133,10 @@ class CostFigure:
             beside = {"rank correlation": row.correlation}
             if row.near is not None:
                 beside["near the goal"] = row.near
-            is_bad = row.correlation < GOOD_CORRELATION
+            is_bad = name == PLANNED and (
+                row.correlation < GOOD_CORRELATION
+                or (row.order is not None and row.order < GOOD_ORDER)
+            )
             if row.order is None:
                 found.append(
                     Finding(
@@ -143,7 +148,6 @@ class CostFigure:
                     )
                 )
             else:
-                is_bad = is_bad or row.order < GOOD_ORDER
                 label = f"{name}: nearer frame costs less"
                 found.append(Finding(label, row.order, is_bad, row.order_interval, beside))
         return found

@@ -69,15 +69,14 @@ class Subject:
         sizes: How much is looked at.
         planner: What plans are made with.
         context_len: Observed frames the predictor sees.
-        distance: What is planned with: `l1`, `l2`, `cosine` or `metric`.
+        cost: What is planned with.
         decoder: Draws its latents, where there is one.
         seed: Of every draw.
         progress: Makes the progress bars.
 
     Raises:
         DataError: The trajectories are not of the actions or proprio the model was trained for.
-        SettingError: Context or plans are too long for the model, or it has no metric to plan with.
-        UnknownNameError: There is no such distance.
+        SettingError: Context or plans are too long for the model.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class Subject:
         *,
         planner: Planner,
         context_len: int,
-        distance: str,
+        cost: GoalCost,
         decoder: Decoder | None = None,
         seed: int = 0,
         progress: Progress = no_progress,
@@ -102,7 +101,7 @@ class Subject:
         self.seed = seed
         self.progress = progress
         self.targets: Targets | None = targets_of(trajectories.meta.env_id)
-        self.cost = GoalCost(distance=distance, over_steps="last", metric=world_model.metric)
+        self.cost = cost
         self._check_fit()
 
     def missing(self) -> str:
