@@ -110,13 +110,25 @@ def test_levels_stand_apart_in_the_order_given(tmp_path: Path) -> None:
 
 
 def test_seeds_are_averaged(tmp_path: Path, monkeypatch, capsys) -> None:
-    """60, 70 and 80 %: Student's interval with two degrees of freedom is 70 +- 4.303 * 5.774."""
+    """60, 70 and 80 %: Student's interval with two degrees of freedom is 70 +- 4.303 * 5.774.
+
+    Wilson's of 7 in 10 is [39.7, 89.2].
+    """
     solved = {"a": "1111110000", "b": "1111111000", "c": "1111111100"}
     runs = [str(write(tmp_path / name, row, weights=name)) for name, row in solved.items()]
     monkeypatch.setattr(sys, "argv", ["compare", "--seeds", *runs])
     compare.main()
-    said = "push, near goals, mpc: 70.0 [45.2, 94.8] % over 3 seeds, 60 to 80, 10 tasks each\n"
+    said = (
+        "push, near goals, mpc: 70.0 % over 3 seeds, 60 to 80; [45.2, 94.8] for another seed on "
+        "these 10 tasks, [39.7, 89.2] for other tasks\n"
+    )
     assert capsys.readouterr().out == said
+
+
+def test_seeds_that_agree_do_not_make_a_figure_certain(tmp_path: Path) -> None:
+    runs = [read_run(write(tmp_path / name, "1" * 10, weights=name)) for name in "abc"]
+    (line,) = over_seeds([entry for run in runs for entry in run])
+    assert "[100.0, 100.0] for another seed" in line and "[72.2, 100.0] for other tasks" in line
 
 
 @pytest.mark.parametrize(

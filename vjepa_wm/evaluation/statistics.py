@@ -19,14 +19,17 @@ class PairedDifference(NamedTuple):
     high: float
 
 
-def wilson_interval(successes: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(
+    successes: float, total: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
     """Return Wilson's score interval of a success rate.
 
     Unlike the usual mean plus or minus two standard errors it stays inside [0, 1] and is right
     for few episodes and for rates near 0 or 1 (Wilson, 1927).
 
     Args:
-        successes: Number of successes, 0 to `total`.
+        successes: Number of successes, 0 to `total`; a mean over several runs of the same tasks is
+            no whole number.
         total: Number of independent episodes, at least 1.
         confidence: Coverage, in (0, 1).
 
