@@ -4,7 +4,7 @@ Runs of the same environment and level are compared task by task with the first 
 difference in success with its 95 % interval (paired bootstrap), how many goals were gained and
 lost, and which options differ. With --seeds the runs are taken for one method trained with several
 seeds: for each environment, level and agent the mean success over seeds with two 95 % intervals,
-for another seed on these tasks and for other tasks.
+over seeds on these tasks and over tasks.
 """
 
 import argparse

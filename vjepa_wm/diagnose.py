@@ -4,7 +4,6 @@ Looks at held-out episodes and writes diagnostics.json and pictures. A quick loo
 python -m vjepa_wm.diagnose env=push frames=500 windows=64
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -147,15 +146,14 @@ def costs(subject: Subject) -> Result:
         seed=subject.seed + 3,
         progress=subject.progress,
     )
-    latents = subject.encode(triples.pixels)  # (F, 3, P, D)
-    known = dict(DISTANCES)
+    latents = subject.encode(triples.pixels).to(subject.device)  # (F, 3, P, D)
+    frames, goals = latents[:, :2], latents[:, 2:]
+    # Frames as what plans of one step end in
+    scores = {PLANNED: subject.cost.at_end()(frames.unsqueeze(2), goals.squeeze(1))}
+    scores |= {name: distance(frames, goals) for name, distance in DISTANCES.items()}
     if subject.world_model.metric is not None:
-        known[METRIC] = copy.deepcopy(subject.world_model.metric).cpu()
-    frames, goals = latents[:, :2, None], latents[:, 2]  # frames as ends of plans of one step
-    cost = subject.cost.at_end()(frames.to(subject.device), goals.to(subject.device))
-    found = {PLANNED: cost.detach().cpu().numpy()}
-    for name, distance in known.items():
-        found[name] = distance(latents[:, :2], latents[:, 2:]).detach().numpy()
+        scores[METRIC] = subject.world_model.metric(frames, goals)
+    found = {name: score.detach().cpu().numpy() for name, score in scores.items()}
     pixels = triples.pixels.astype(np.float32)
     found["pixels"] = ((pixels[:, :2] - pixels[:, 2:]) ** 2).mean(axis=(-3, -2, -1))
     figure = cost_figure(found, triples.distance, apart=subject.horizon, seed=subject.seed)

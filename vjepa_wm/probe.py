@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.encoders.registry import ENCODERS, SHIPPED, TIMM, load_encoder
+from vjepa_wm.encoders.registry import NAMES, TIMM, load_encoder
 from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.files import atomic_path, write_json
 from vjepa_wm.probing.cache import Clips, Features, build_or_open
@@ -81,10 +81,10 @@ def main(cfg: DictConfig) -> None:
 def build_protocol(cfg: DictConfig) -> ProbeProtocol:
     """Check all amounts before anything is loaded or encoded."""
     check_shares(cfg.validation_share, cfg.test_share)
-    known = (*FLOORS, *SHIPPED, *ENCODERS)
+    known = (*FLOORS, *NAMES)
     for name in cfg.beside:
         if not (name in known or name.startswith(TIMM) or Path(name).is_dir()):
-            raise UnknownNameError("floor or encoder", name, (*known, f"{TIMM}<model>"))
+            raise UnknownNameError("floor or encoder", name, known)
     return ProbeProtocol(
         make_head=lambda width, num_outputs: instantiate(
             cfg.head, width=width, num_outputs=num_outputs

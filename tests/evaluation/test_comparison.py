@@ -119,8 +119,8 @@ def test_seeds_are_averaged(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["compare", "--seeds", *runs])
     compare.main()
     said = (
-        "push, near goals, mpc: 70.0 % over 3 seeds, 60 to 80; [45.2, 94.8] for another seed on "
-        "these 10 tasks, [39.7, 89.2] for other tasks\n"
+        "push, near goals, mpc: 70.0 % over 3 seeds, 60 to 80; [45.2, 94.8] over seeds on these "
+        "10 tasks, [39.7, 89.2] over tasks\n"
     )
     assert capsys.readouterr().out == said
 
@@ -128,7 +128,7 @@ def test_seeds_are_averaged(tmp_path: Path, monkeypatch, capsys) -> None:
 def test_seeds_that_agree_do_not_make_a_figure_certain(tmp_path: Path) -> None:
     runs = [read_run(write(tmp_path / name, "1" * 10, weights=name)) for name in "abc"]
     (line,) = over_seeds([entry for run in runs for entry in run])
-    assert "[100.0, 100.0] for another seed" in line and "[72.2, 100.0] for other tasks" in line
+    assert "[100.0, 100.0] over seeds" in line and "[72.2, 100.0] over tasks" in line
 
 
 @pytest.mark.parametrize(

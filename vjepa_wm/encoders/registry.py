@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 SHIPPED = ("compact",)
 TIMM = "timm:"
+NAMES = (*SHIPPED, *ENCODERS, f"{TIMM}<model>")  # what encoders are called that are no folders
 
 
 def shipped_folder(name: str) -> Path:
@@ -108,13 +109,12 @@ def _is_ours(path: Path) -> bool:
 
 
 def _folder(name: str, checkpoint: str | Path | None) -> Path:
-    known = (*SHIPPED, *ENCODERS, f"{TIMM}<model>")
     if checkpoint is None:
         if name in SHIPPED:
             return shipped_folder(name)
         if Path(name).is_dir():
             return Path(name)
-        raise UnknownNameError("encoder", name, known)
+        raise UnknownNameError("encoder", name, NAMES)
     if Path(checkpoint).is_file():  # only published weights come as one file
         raise UnknownNameError("published encoder", name, ENCODERS)
     return Path(checkpoint)

@@ -162,9 +162,8 @@ def comparison(entries: Sequence[Entry]) -> list[str]:
 def over_seeds(entries: Sequence[Entry]) -> list[str]:
     """Lay out the mean success of each agent over runs that differ in the seed of their training.
 
-    There are two intervals: Student's over seeds tells what another training would reach on these
-    tasks, and is too short where few seeds happen to agree; Wilson's tells what these trainings
-    would reach on other tasks, of which there are not more for being tried by several.
+    There are two intervals of that mean: Student's over seeds, on these tasks, is too short where
+    few seeds happen to agree; Wilson's is over tasks, which are no more for being tried often.
 
     Raises:
         DataError: An agent was measured once only, twice with the same weights, on other tasks, or
@@ -185,13 +184,13 @@ def over_seeds(entries: Sequence[Entry]) -> list[str]:
         _check_seeds(runs)
         rates = [100 * run.successes / len(run.success) for run in runs]
         low, high = mean_interval(rates)
-        mean, tasks = sum(rates) / len(rates), len(runs[0].success)
-        least, most = wilson_interval(mean / 100 * tasks, tasks)
+        solved, tasks = sum(run.successes for run in runs) / len(runs), len(runs[0].success)
+        least, most = wilson_interval(solved, tasks)
         lines += [
-            f"{env}, {level} goals, {agent}: {mean:.1f} % over {len(rates)} seeds, "
+            f"{env}, {level} goals, {agent}: {100 * solved / tasks:.1f} % over {len(rates)} seeds, "
             f"{min(rates):.0f} to {max(rates):.0f}; "
-            f"[{max(0.0, low):.1f}, {min(100.0, high):.1f}] for another seed on these {tasks} "
-            f"tasks, [{100 * least:.1f}, {100 * most:.1f}] for other tasks"
+            f"[{max(0.0, low):.1f}, {min(100.0, high):.1f}] over seeds on these {tasks} tasks, "
+            f"[{100 * least:.1f}, {100 * most:.1f}] over tasks"
         ]
     if not lines:
         raise DataError(f"wanted runs of agents that are trained ({', '.join(_TRAINED)}), got none")
