@@ -174,6 +174,39 @@ def test_an_environment_that_hangs_ends_its_episode_only(monkeypatch) -> None:
     assert all(done.is_success and not done.fault for done in (first, third, fourth))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_environment_that_cannot_be_reset_ends_its_episode_only(monkeypatch, first) -> None:
+    """It hangs for one task and raises for another; what the others do is as without it."""
+    tasks = tasks_of("far", 4)
+    wanted = EpisodeRunner(POINT, num_envs=2, image_size=8).run(Seeker(), tasks, max_steps=40)
+    runner = EpisodeRunner(POINT, num_envs=2, image_size=8, step_seconds=1.0)
+    broken = runner.envs[0 if first else 1].unwrapped
+    calls = itertools.count()
+
+    def reset(**_):
+        if next(calls) == 0:
+            time.sleep(60)
+        raise OSError("no device")
+
+    monkeypatch.setattr(broken, "reset", reset)
+    began = time.monotonic()
+    found = runner.run(Seeker(), tasks, max_steps=40)
+    assert time.monotonic() - began < 30
+    lost, kept = (found[::2], found[1::2]) if first else (found[1::2], found[::2])
+    assert [episode.fault for episode in lost] == [
+        "environment, reset: TimeoutError: no answer within 1 s",
+        "environment, reset: OSError: no device",
+    ]
+    for episode in lost:
+        assert (episode.is_success, episode.steps, episode.spl) == (False, 0, 0.0)
+        assert episode.final_distance == episode.start_distance
+    others = wanted[1::2] if first else wanted[::2]
+    unlike = {"seconds_per_action": 0.0}
+    assert [dataclasses.replace(episode, **unlike) for episode in kept] == [
+        dataclasses.replace(episode, **unlike) for episode in others
+    ]
+
+
 def test_an_environment_that_ends_early_is_told_from_a_failure(monkeypatch) -> None:
     """A time limit of its own, say; the last step that was asked for is no early end."""
     runner = EpisodeRunner(POINT, num_envs=1, image_size=8)

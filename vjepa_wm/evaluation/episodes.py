@@ -165,6 +165,7 @@ def _run_batch(agent: Agent, rows: list["_Row"], *, max_steps: int, bar: tqdm) -
     """Run the episodes of one batch to their ends."""
     agent.reset(goal=np.stack([row.goal for row in rows]))
     space = rows[0].env.action_space
+    bar.update(max_steps * sum(not row.is_active for row in rows))  # that never began
     for step in range(max_steps):
         is_active = np.array([row.is_active for row in rows])
         if not is_active.any():
@@ -228,31 +229,43 @@ class _Row:
     def __init__(
         self, env: gymnasium.Env, task: Task, reel: Reel | None, *, step_seconds: float | None
     ) -> None:
-        """Restore the task's start."""
+        """Restore the task's start; an environment that raises or hangs there ends the episode."""
         self.step_seconds = step_seconds
         self.env = env
         self.task = task
-        options = {"start": np.array(task.start), "goal": np.array(task.goal)}
-        try:
-            self.obs, info = env.reset(seed=task.seed, options=options)
-        except ValueError as error:
-            raise DataError(
-                f"the tasks do not fit the environment {env.spec.id}: {error}"
-            ) from error
-        _check_goal(info, env_id=env.spec.id)
-        self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
-        self.distance: dict[str, float] = info["distance"]
-        self.best = dict(self.distance)
-        self.start_distance = dict(self.distance)
+        self.distance: dict[str, float] = dict(task.distance)
         self.is_active = True
         self.is_success = False
         self.is_touched = False
         self.steps = 0
         self.agent_seconds = 0.0
         self.fault = ""
-        _check_same(self.distance, task, env_id=env.spec.id)
         self.path = _Path(env.unwrapped, task)
+        try:
+            with time_limit(step_seconds):
+                self._begin()
+        except DataError:
+            raise
+        except Exception as error:
+            self.stop(_told(error, "environment, reset"))
+            self.obs = _black(env)
+            self.goal = self.obs["pixels"]
+        self.best = dict(self.distance)
+        self.start_distance = dict(self.distance)
         self.film = None if reel is None else reel.film(self.goal, self.obs["pixels"])
+
+    def _begin(self) -> None:
+        task, env_id = self.task, self.env.spec.id
+        options = {"start": np.array(task.start), "goal": np.array(task.goal)}
+        try:
+            self.obs, info = self.env.reset(seed=task.seed, options=options)
+        except ValueError as error:
+            raise DataError(f"the tasks do not fit the environment {env_id}: {error}") from error
+        _check_goal(info, env_id=env_id)
+        _check_same(info["distance"], task, env_id=env_id)
+        self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
+        self.distance = info["distance"]
+        self.path.begin()
 
     def step(self, action: NDArray) -> None:
         """Take one step; an environment that raises or hangs ends the episode."""
@@ -304,17 +317,27 @@ class _Row:
         )
 
 
+def _black(env: gymnasium.Env) -> dict[str, NDArray]:
+    """Observe nothing, in the shapes of an environment."""
+    return {
+        name: np.zeros(space.shape, space.dtype) for name, space in env.observation_space.items()
+    }
+
+
 class _Path:
     """How far the first criterion has moved, where the environment can tell."""
 
     def __init__(self, env: gymnasium.Env, task: Task) -> None:
-        """Begin at the present state."""
+        """Know the task; nothing is followed yet."""
         self._env: Any = env
         self._criterion = next(iter(self._env.criteria))
         self._straight = task.distance[self._criterion]
         self._can_tell = hasattr(env, "distance_between")
-        self._state = env.get_sim_state()
         self._length = 0.0
+
+    def begin(self) -> None:
+        """Begin at the present state."""
+        self._state = self._env.get_sim_state()
 
     @property
     def length(self) -> float | None:
