@@ -83,6 +83,13 @@ EVENTS: dict[str, Event] = {
 }
 
 
+# Events that only clips of random scenes have, and why environments that are acted in have not.
+ELSEWHERE = {
+    "hovers": "it is seen from above, nothing falls",
+    "turns_back": "what moves by itself slides here, see slides",
+}
+
+
 class Film(NamedTuple):
     """One twin: pixels uint8 (T,H,W,3), proprio float32 (T,Q), sim_state (T,S)."""
 
@@ -118,7 +125,7 @@ class TwinEnv(PixelGoalEnv):
     """
 
     alterations: ClassVar[Mapping[str, Alteration]]
-    missing_events: ClassVar[Mapping[str, str]] = {}
+    missing_events: ClassVar[Mapping[str, str]] = ELSEWHERE
     noticeable: ClassVar[float]
     object_radius: ClassVar[float]
 
@@ -202,17 +209,9 @@ class TwinEnv(PixelGoalEnv):
 
     def _check_event(self, event: str, *, before: int, after: int, steps: int) -> Event:
         """Refuse what cannot be told."""
-        if event not in self.events:
-            why = "it is unknown"
-            if event in self.missing_events:
-                why = self.missing_events[event]
-            raise ValueError(f"No event {event!r}: {why}. Known here: {list(self.events)}.")
+        check_event(event, self.events, self.missing_events)
         told = EVENTS[event]
-        if before <= told.covered or after < 1 or before + after > steps + 1:
-            raise ValueError(
-                f"{event} wants more than {told.covered} frames before it, at least 1 from it on, "
-                f"and at most {steps + 1} in all, got {before} and {after}."
-            )
+        check_clip(event, covered=told.covered, before=before, after=after, num_frames=steps + 1)
         return told
 
     def _alteration(self, kind: str) -> Alteration | None:
@@ -325,15 +324,41 @@ class TwinEnv(PixelGoalEnv):
     def _cover(self, pixels: NDArray[np.uint8], qpos: FloatArray) -> None:
         """Draw a plate over everywhere the object is in frames (T,H,W,3) with positions (T,nq)."""
         points = np.concatenate([self._object_points(one) for one in qpos])
-        reach = self.object_radius + _PLATE_MARGIN
-        (left, low), (right, high) = points.min(axis=0) - reach, points.max(axis=0) + reach
         side = self._model.cam_fovy[self._model.camera(CAMERA).id]  # metres, seen by the picture
-        size = self.image_size
-        columns = np.clip([(left / side + 0.5) * size, (right / side + 0.5) * size], 0, size)
-        rows = np.clip([(0.5 - high / side) * size, (0.5 - low / side) * size], 0, size)
-        across = slice(int(columns[0]), int(np.ceil(columns[1])))
-        down = slice(int(rows[0]), int(np.ceil(rows[1])))
-        pixels[:, down, across] = _PLATE
+        cover(pixels, points / side, reach=(self.object_radius + _PLATE_MARGIN) / side)
+
+
+def cover(pixels: NDArray[np.uint8], places: FloatArray, *, reach: float) -> None:
+    """Draw a plate into frames (T,H,W,3).
+
+    Args:
+        pixels: The frames, all of which get the same plate.
+        places: What it is to hide (N,2), right and up from the middle, in picture widths.
+        reach: How far it is to go beyond them, in picture widths.
+    """
+    (left, low), (right, high) = places.min(axis=0) - reach, places.max(axis=0) + reach
+    size = pixels.shape[1]
+    columns = np.clip([(left + 0.5) * size, (right + 0.5) * size], 0, size)
+    rows = np.clip([(0.5 - high) * size, (0.5 - low) * size], 0, size)
+    across = slice(int(columns[0]), int(np.ceil(columns[1])))
+    down = slice(int(rows[0]), int(np.ceil(rows[1])))
+    pixels[:, down, across] = _PLATE
+
+
+def check_event(event: str, events: Mapping[str, str], missing: Mapping[str, str]) -> None:
+    """Raise a ValueError for an event that cannot be told, with the reason."""
+    if event not in events:
+        why = missing.get(event, "it is unknown")
+        raise ValueError(f"No event {event!r}: {why}. Known here: {list(events)}.")
+
+
+def check_clip(event: str, *, covered: int, before: int, after: int, num_frames: int) -> None:
+    """Raise a ValueError when a clip of so many frames before and from an event on does not fit."""
+    if before <= covered or after < 1 or before + after > num_frames:
+        raise ValueError(
+            f"{event} wants more than {covered} frames before it, at least 1 from it on, "
+            f"and at most {num_frames} in all, got {before} and {after}."
+        )
 
 
 def _advance(

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.alterations import Alteration, alterations_of
 from envs.base import FloatArray
-from envs.impossible import TwinEnv
+from envs.impossible import ELSEWHERE, TwinEnv
 from envs.policies import Policy, SmoothRandom
 
 LINK_LENGTHS = (0.20, 0.19)  # metres
@@ -37,6 +37,7 @@ class ReacherEnv(TwinEnv):
         shapes=(("capsule", (0.045, 0.095)), ("sphere", (0.05,))),
     )
     missing_events: ClassVar[Mapping[str, str]] = {
+        **ELSEWHERE,
         "passes_through": "its links touch nothing anyway",
         "stays": "nothing is pushed here",
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.alterations import Alteration, alterations_of
 from envs.base import FloatArray
-from envs.impossible import TwinEnv
+from envs.impossible import ELSEWHERE, TwinEnv
 from envs.policies import Policy, SeekWaypoints
 
 DOOR_WIDTH = 0.12  # metres
@@ -45,7 +45,10 @@ class TwoRoomsEnv(TwinEnv):
         colours=((0.10, 0.35, 0.90, 1.0),),
         shapes=(("box", (0.022, 0.022, 0.025)),),
     )
-    missing_events: ClassVar[Mapping[str, str]] = {"stays": "nothing is pushed here"}
+    missing_events: ClassVar[Mapping[str, str]] = {
+        **ELSEWHERE,
+        "stays": "nothing is pushed here",
+    }
     noticeable: ClassVar[float] = 0.02
     object_radius: ClassVar[float] = 0.025
 

@@ -14,6 +14,12 @@ def world_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def watcher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random world model that takes no actions."""
+    return tiny.save_world_model(tmp_path_factory.mktemp("watcher"), action_dim=0)
+
+
+@pytest.fixture(scope="session")
 def goal_policy_folder(world_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random policy on the encoder of that world model."""
     return tiny.save_goal_policy(tmp_path_factory.mktemp("policy"), world_model_folder)

@@ -108,7 +108,7 @@ def test_help_lists_keys_and_choices(monkeypatch, capsys) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("Do nothing well.")
     assert "# Recorded steps per episode" in shown
-    assert "one of: push, push_t, reacher, two_rooms; default push" in shown
+    assert "one of: play, push, push_t, reacher, two_rooms; default push" in shown
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ def test_a_decoder_of_another_encoder_is_refused(run, tmp_path: Path, capsys) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_without_actions_is_refused(run, watcher_folder: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run(f"model={watcher_folder}")
+    assert "takes no actions, there are no plans to diagnose" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

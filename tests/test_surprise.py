@@ -78,15 +78,43 @@ def test_recorded_episodes_get_a_curve_and_its_peaks(run, tmp_path: Path) -> Non
 def test_videos_get_a_curve_of_change(run, tmp_path: Path) -> None:
     """A cut in the middle of a film is its most surprising frame."""
     still = pictures(moves=False, seed=0)[:1] * 4 + [Image.new("RGB", (32, 32), "white")] * 4
-    encoder = "encoder.name=compact"
-    shown = run(f"video={write_folder(tmp_path / 'film', still)}", encoder)
+    encoder = ["model=null", "encoder=compact"]
+    shown = run(f"video={write_folder(tmp_path / 'film', still)}", *encoder)
     lines = lines_of(tmp_path / "out" / "film.csv")
     assert len(lines) == 8 and "frame 4 (0.33 s)" in shown.splitlines()[1]
     assert float(lines[3]["copy_mean"]) == pytest.approx(0, abs=1e-5)
     gif = write_gif(tmp_path / "moving.gif", pictures(moves=True, seed=1))
-    run(f"{gif}", encoder, "fps=5")
+    run(f"{gif}", *encoder, "fps=5")
     seconds = [float(line["seconds"]) for line in lines_of(tmp_path / "out" / "moving.csv")]
-    np.testing.assert_allclose(seconds, np.arange(LENGTH // 2) / 5)
+    steps = np.diff(seconds)
+    np.testing.assert_allclose(steps, steps[0])  # evenly, or the choice itself would surprise
+    assert len(seconds) == LENGTH // 2
+    for fps in ("null", "12.0", "100"):  # no more than there are, and each once
+        run(f"{gif}", *encoder, f"fps={fps}")
+        assert len(lines_of(tmp_path / "out" / "moving.csv")) == LENGTH
+
+
+def test_videos_are_foreseen_without_actions(run, watcher_folder: Path, tmp_path: Path) -> None:
+    """Each frame from those before, by a model that takes none; else by the shipped one."""
+    gif = write_gif(tmp_path / "moving.gif", pictures(moves=True, seed=1))
+    shown = run(f"{gif}", f"model={watcher_folder}", "ahead=2")
+    assert f"foreseen by {watcher_folder}" in shown
+    lines = lines_of(tmp_path / "out" / "moving.csv")
+    assert len(lines) == LENGTH and lines[1]["predictor_mean"] == ""
+    errors = [float(line["predictor_mean"]) for line in lines[2:]]
+    assert min(errors) > 0 and errors != [float(line["copy_mean"]) for line in lines[2:]]
+    assert "foreseen by play" in run(f"{gif}", "model=null")
+
+
+def test_things_that_hover_are_told_to_a_model_without_actions(
+    run, watcher_folder: Path, tmp_path: Path
+) -> None:
+    shown = run("env=play", f"model={watcher_folder}", "events=[hovers,nothing,slides]")
+    results = read_json(tmp_path / "out" / "surprise.json")
+    assert set(results["figures"]) == {"hovers", "nothing"}
+    assert "no slides: what moves by itself turns back here" in shown
+    control = results["figures"]["nothing"]["numbers"]["rows"].values()
+    assert all(told["auroc"] == 0.5 for row in control for told in row.values())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +130,10 @@ def test_videos_get_a_curve_of_change(run, tmp_path: Path) -> None:
         (["events=vanishes", "ahead=6", "before=3"], "before: wanted at least 6"),
         (["env.frame_skip=3"], "trained for 2, got 3"),
         (["video=a.gif", "data=b"], "wanted one of them at most"),
-        (["video=nowhere.gif"], "nowhere.gif is no video"),
+        (["video=nowhere.gif", "model=null"], "nowhere.gif is no video"),
+        (["video=nowhere.gif"], "wanted a model that takes none, such as play"),
+        (["video=nowhere.gif", "encoder=compact"], "without model="),
+        (["model=null", "encoder=compact"], "encoder: wanted for a video alone"),
         (["data=nowhere"], "no trajectories at nowhere"),
     ],
 )

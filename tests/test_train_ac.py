@@ -15,7 +15,9 @@ from planners import CEM
 from tests import tiny
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
 from vjepa_wm.checkpoint import load_checkpoint, save_checkpoint
-from vjepa_wm.errors import CheckpointError
+from vjepa_wm.data.collection import CollectSettings, collect
+from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.errors import CheckpointError, DataError, SettingError
 from vjepa_wm.training.inputs import open_or_collect
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +78,41 @@ def test_proprio_can_be_left_out(trained: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert not load_world_model(out).takes_proprio
         assert not (out / "integrator").exists()
+
+
+def test_without_actions_it_foresees_and_plans_nothing(trained: Path, tmp_path: Path) -> None:
+    """As of videos: no metric, no shuffled actions; what plans or clones refuses it."""
+    tiny.moving_squares(
+        tmp_path / "data", episodes=20, length=24, size=16, sensed=False, acting=False
+    )
+    (tmp_path / "encoder").symlink_to(trained / "encoder")
+    done = train(tmp_path, "env=play", "trainer.steps=2", "evaluation_episodes=5")
+    assert done.returncode == 0, done.stderr
+    assert "shuffled" not in done.stdout and "ignores actions" not in done.stderr
+    assert "Warning" not in done.stderr
+    world_model = load_world_model(tmp_path / "run", dtype="fp32")
+    assert world_model.metric is None and world_model.action_spec.low == []
+    planner = CEM(horizon=3, num_samples=8, num_elites=2, iterations=2)
+    with pytest.raises(SettingError, match="takes no actions"):
+        MPCAgent(
+            world_model,
+            planner,
+            GoalCost(distance="l1", over_steps="sum"),
+            context_len=2,
+            replan_every=1,
+        )
+    start = [f"start_from={tmp_path}/run", f"out={tmp_path}/next"]
+    again = train(tmp_path, *start, "trainer.steps=0", "trainer.seed=1")
+    assert again.returncode == 0, again.stderr
+    first, second = (load_checkpoint(tmp_path / name).tensors for name in ("run", "next"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_clips_are_not_collected_where_nothing_acts(tmp_path: Path) -> None:
+    env = {"name": "play", "id": "envs:vjepa_wm/Play-v0", "image_size": 16, "frame_skip": 1}
+    with pytest.raises(DataError, match=r"vjepa_wm.collect corpus=play"):
+        open_or_collect(tmp_path / "data", env, episodes=2)
+    assert not (tmp_path / "data").exists()
 
 
 def test_it_goes_on_from_a_world_model(trained: Path, tmp_path: Path) -> None:
@@ -141,9 +178,11 @@ def test_another_encoder_than_trained_on_is_refused(trained: Path, tmp_path: Pat
 
 
 def test_a_killed_collection_is_finished_first(tmp_path: Path) -> None:
-    """What a kill leaves, meta.json and some of the shards, is completed with its own count."""
+    """What a kill leaves, meta.json and some of the shards, is completed as it was begun."""
     env = {"id": "envs:vjepa_wm/Reacher-v0", "image_size": 16, "frame_skip": 1}
-    whole = open_or_collect(tmp_path / "data", env, episodes=2)
+    begun = CollectSettings(env_id=env["id"], image_size=16, episodes=2, steps=7, seed=3)
+    collect(begun, tmp_path / "data")
+    whole = Trajectories.open(tmp_path / "data")
     shutil.rmtree(next((tmp_path / "data" / "shards").iterdir()))
     again = open_or_collect(tmp_path / "data", env, episodes=7)
     assert again.num_episodes == 2

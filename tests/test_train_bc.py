@@ -47,6 +47,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_without_actions_there_is_nothing_to_clone(trained: Path, tmp_path: Path) -> None:
+    tiny.moving_squares(tmp_path / "data", episodes=20, length=16, size=16, acting=False)
+    done = train(trained, f"data={tmp_path}/data", f"out={tmp_path}/run")
+    assert done.returncode == 2
+    assert "has no actions, there is nothing to clone" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_policy_acts_and_its_figures_are_kept(trained: Path) -> None:
     agent = load_behaviour_cloning(trained / "run", dtype="fp32")
     frames = tiny.pixels(2, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE).numpy()

@@ -91,10 +91,11 @@ def integrator() -> LearnedIntegrator:
     return randomise(net).eval().requires_grad_(False)
 
 
-def save_world_model(folder: Path) -> Path:
-    """Write a random world model of 64 px frames and two actions, as train_ac writes them.
+def save_world_model(folder: Path, *, action_dim: int = 2) -> Path:
+    """Write a random world model of 64 px frames, as train_ac writes them.
 
-    Frames become 4 tokens of width 24; it plans over at most 6 frames.
+    Without actions it has no metric. Frames become 4 tokens of width 24; it plans over at most 6
+    frames.
     """
     encoder_config = {"kind": "encoder", "name": "tiny", "vit": {**VIT, "patch_size": 16}}
     encoder_config |= {"image_size": 64, "pool": 2}
@@ -112,20 +113,24 @@ def save_world_model(folder: Path) -> Path:
         "predictor": {
             "latent_dim": VIT["embed_dim"],
             "grid": (2, 2),
-            "action_dim": 2,
+            "action_dim": action_dim,
             **OmegaConf.load(CONFIGS / "predictor" / "tiny.yaml"),
         },
-        "metric": {
+        "metric": None,
+        "action_spec": {
+            "low": (-1.0,) * action_dim,
+            "high": (1.0,) * action_dim,
+            "frame_skip": 2 if action_dim else 1,
+        },
+    }
+    parts = {"predictor": randomise(ActionPredictor(**config["predictor"]))}
+    if action_dim:
+        config["metric"] = {
             "latent_dim": VIT["embed_dim"],
             "num_patches": 4,
             **OmegaConf.load(CONFIGS / "metric" / "temporal.yaml"),
-        },
-        "action_spec": {"low": (-1.0, -1.0), "high": (1.0, 1.0), "frame_skip": 2},
-    }
-    parts = {
-        "predictor": randomise(ActionPredictor(**config["predictor"])),
-        "metric": randomise(TemporalMetric(**config["metric"])),
-    }
+        }
+        parts["metric"] = randomise(TemporalMetric(**config["metric"]))
     save_checkpoint(folder / "model", parts, config)
     return folder / "model"
 
@@ -179,18 +184,27 @@ def standing_waves(clips: int, *, seed: int) -> torch.Tensor:
 
 
 def moving_squares(
-    folder: Path, *, episodes: int, length: int, size: int, frame_skip: int = 1, sensed: bool = True
+    folder: Path,
+    *,
+    episodes: int,
+    length: int,
+    size: int,
+    frame_skip: int = 1,
+    sensed: bool = True,
+    acting: bool = True,
 ) -> Trajectories:
     """Write trajectories of a square that its action moves over a noisy floor, and open them.
 
-    Proprio, where it is sensed, is the square's row and column.
+    Proprio, where it is sensed, is the square's row and column; unless it is acting, its actions
+    are not recorded.
     """
+    bounds = (1.0, 1.0) if acting else ()
     meta = TrajectoryMeta(
         env_id="squares",
         image_size=(size, size),
         fps=10.0,
-        action_low=(-1.0, -1.0),
-        action_high=(1.0, 1.0),
+        action_low=tuple(-bound for bound in bounds),
+        action_high=bounds,
         frame_skip=frame_skip,
         proprio_dim=2 if sensed else 0,
     )
@@ -198,6 +212,7 @@ def moving_squares(
     with TrajectoryWriter(folder, meta) as writer:
         for _ in range(episodes):
             episode = _episode(rng, length, size)
+            episode = episode._replace(actions=episode.actions[:, : len(bounds)])
             writer.add(episode if sensed else episode._replace(proprio=None))
     return Trajectories.open(folder)
 

@@ -44,8 +44,9 @@ class MPCAgent:
             2-AC does (arXiv 2506.09985). None waits.
 
     Raises:
-        SettingError: the planner's horizon and the context are longer than the predictor was
-            trained on, or `replan_every` or `subgoal_steps` is out of range.
+        SettingError: the world model takes no actions, the planner's horizon and the context are
+            longer than the predictor was trained on, or `replan_every` or `subgoal_steps` is out of
+            range.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class MPCAgent:
         subgoal_within: float | None = None,
         subgoal_steps: int | None = None,
     ) -> None:
+        if not world_model.action_spec.low:
+            raise SettingError("this world model takes no actions: it foresees, nothing is planned")
         frames, trained = context_len - 1 + planner.horizon, world_model.predictor.max_frames
         if context_len < 1 or frames > trained:
             raise SettingError(

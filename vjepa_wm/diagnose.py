@@ -20,7 +20,7 @@ from vjepa_wm.cli import progress, verb
 from vjepa_wm.costs import DISTANCES, METRIC
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.decoder import load_decoder
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.charts import below, save_animation
 from vjepa_wm.evaluation.cost_figures import PLANNED, cost_figure, draw_triples
 from vjepa_wm.evaluation.counterfactuals import (
@@ -89,6 +89,8 @@ def build_subject(cfg: DictConfig) -> Subject:
     world_model = load_world_model(
         cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device
     )
+    if not world_model.predictor.action_dim:
+        raise SettingError(f"model: {cfg.model} takes no actions, there are no plans to diagnose")
     decoder = None
     if cfg.decoder is not None:
         decoder = load_decoder(cfg.decoder, world_model.encoder, device=cfg.device)

@@ -21,23 +21,28 @@ from vjepa_wm.nn.rope import Rope, as_rotation, grid_positions, rope_3d
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path, read_predictor
 
-SHIPPED = ("reacher", "two_rooms", "push", "push_t")  # world models inside the package
+PLANNING = ("reacher", "two_rooms", "push", "push_t")  # world models to plan with, of their envs
+WATCHER = "play"  # the one without actions, which foresees videos
+SHIPPED = (*PLANNING, WATCHER)  # world models inside the package
 
 
 class ModulatedBlock(nn.Module):
     """Pre-norm block whose shift, scale and gate are set per frame by the action (AdaLN).
 
     The gates are one plus a learned term that starts at zero, so the block works from the first
-    step and conditioning grows (after DiT, arXiv 2212.09748, whose gates start closed).
+    step and conditioning grows (after DiT, arXiv 2212.09748, whose gates start closed). Where there
+    is nothing to condition on, they are the same for every frame.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, mlp_ratio: float) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, *, mlp_ratio: float, is_conditioned: bool = True
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS, elementwise_affine=False)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS, elementwise_affine=False)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.modulation = nn.Linear(dim, 6 * dim)
+        self.modulation = nn.Linear(dim, 6 * dim) if is_conditioned else _Constant(6 * dim)
 
     def forward(
         self,
@@ -55,6 +60,18 @@ class ModulatedBlock(nn.Module):
         x = torch.addcmul(x, 1 + gate1, h)
         h = _modulated(self.norm2, x, shift2, scale2)
         return torch.addcmul(x, 1 + gate2, self.mlp(h))
+
+
+class _Constant(nn.Module):
+    """A linear map of a condition that is always zero: its bias."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Map (..., W) to (..., dim)."""
+        return self.bias.expand(*condition.shape[:-1], -1)
 
 
 def _modulated(norm: nn.LayerNorm, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -75,7 +92,7 @@ class ActionPredictor(FramePredictor):
     Args:
         latent_dim: width D of latents.
         grid: rows and columns of the tokens of a frame; P is their product.
-        action_dim: width A of actions.
+        action_dim: width A of actions; 0 foresees without any, as of a video.
         width: width W of the predictor.
         depth: number of blocks.
         num_heads: attention heads per block.
@@ -112,15 +129,17 @@ class ActionPredictor(FramePredictor):
         )
         self.latent_embed = nn.Linear(latent_dim, width)
         self.position_embed = nn.Parameter(torch.zeros(self.num_patches, width))
-        self.action_embed = _condition_mlp(action_dim, width)
+        self.action_embed = _condition_mlp(action_dim, width) if action_dim else None
         self.proprio_embed = None
         if proprio_mean is not None:
             self.proprio_embed = _condition_mlp(self.proprio_dim, width)
             # No buffers: a cast of the predictor to bfloat16 must not round them
             self.proprio_mean = torch.tensor(proprio_mean, dtype=torch.float32)
             self.proprio_std = torch.tensor(proprio_std, dtype=torch.float32)
+        is_conditioned = bool(action_dim) or proprio_mean is not None
         self.blocks = nn.ModuleList(
-            ModulatedBlock(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
+            ModulatedBlock(width, num_heads, mlp_ratio=mlp_ratio, is_conditioned=is_conditioned)
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Linear(width, latent_dim)
@@ -134,13 +153,15 @@ class ActionPredictor(FramePredictor):
     def _init_weights(self) -> None:
         init_transformer(self, self.blocks)
         nn.init.normal_(self.position_embed, std=0.02)
-        nn.init.xavier_uniform_(self.action_embed[0].weight)
-        nn.init.xavier_uniform_(self.action_embed[2].weight)
+        if self.action_embed is not None:
+            nn.init.xavier_uniform_(self.action_embed[0].weight)
+            nn.init.xavier_uniform_(self.action_embed[2].weight)
         if self.proprio_embed is not None:  # a predictor trained without can go on with it
             nn.init.xavier_uniform_(self.proprio_embed[0].weight)
             nn.init.zeros_(self.proprio_embed[2].weight)
         for block in self.blocks:
-            nn.init.zeros_(block.modulation.weight)
+            if isinstance(block.modulation, nn.Linear):
+                nn.init.zeros_(block.modulation.weight)
         nn.init.zeros_(self.head.weight)  # starts as copy-last-frame, the floor it has to beat
 
     @property
@@ -152,7 +173,10 @@ class ActionPredictor(FramePredictor):
         self, latents: Tensor, actions: Tensor, proprio: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         dtype = self.head.weight.dtype
-        condition = self.action_embed(actions.to(dtype)).unsqueeze(2)  # (B, T, 1, W)
+        if self.action_embed is not None:
+            condition = self.action_embed(actions.to(dtype)).unsqueeze(2)  # (B, T, 1, W)
+        else:
+            condition = latents.new_zeros(*latents.shape[:2], 1, self.width, dtype=dtype)
         if proprio is not None:
             mean, std = self.proprio_mean.to(proprio.device), self.proprio_std.to(proprio.device)
             scaled = (proprio.float() - mean) / std

@@ -2,7 +2,7 @@
 
 Possible and impossible versions of the same scenes, prediction error per frame, AUROC per event.
 Curves of recorded episodes: python -m vjepa_wm.surprise env=push data=data/push episodes=[3]
-Of any video, by an encoder alone: python -m vjepa_wm.surprise film.gif encoder=compact
+Of any video, by a model without actions: python -m vjepa_wm.surprise film.gif
 """
 
 import csv
@@ -48,7 +48,7 @@ from vjepa_wm.evaluation.surprise_figures import (
 from vjepa_wm.evaluation.surprise_pictures import film_strip, twin_strip
 from vjepa_wm.evaluation.twins import Stage
 from vjepa_wm.files import atomic_path, write_json
-from vjepa_wm.loading import load_world_model
+from vjepa_wm.loading import WATCHER, load_world_model
 from vjepa_wm.provenance import provenance
 from vjepa_wm.world_model import WorldModel
 
@@ -69,6 +69,12 @@ def main(cfg: DictConfig) -> None:
         raise UnknownNameError("way to weigh tokens", cfg.tokens, TOKENS)
     if cfg.video is not None and cfg.data is not None:
         raise SettingError("video and data: wanted one of them at most, got both")
+    if "encoder" in cfg and (cfg.model is not None or cfg.video is None):
+        raise SettingError(
+            "encoder: wanted for a video alone, and without model=, which brings its own encoder"
+        )
+    if cfg.model is None:
+        cfg.model = cfg.env.name if cfg.video is None else WATCHER
     if cfg.video is not None:
         of_video(cfg)
     elif cfg.data is not None:
@@ -202,14 +208,23 @@ def chosen_episodes(cfg: DictConfig, trajectories: Trajectories) -> list[int]:
 
 
 def of_video(cfg: DictConfig) -> None:
-    """Draw how much the latents of a video change, as nothing foresees them without actions."""
-    encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
+    """Draw the curve of a video: foreseen without actions, or only how much its latents change."""
+    world_model = None if "encoder" in cfg else load_watcher(cfg)
+    encoder = world_model.encoder if world_model else instantiate(cfg.encoder, device=cfg.device)
     path = Path(cfg.video)
     pixels, seconds = read_video(cfg, path, side=encoder.image_size)
     check_length(str(path), len(pixels), cfg.ahead)
     latents = encode_frames(encoder, pixels, progress=progress)[None]
-    errors = {"copy": copy_errors(latents, ahead=cfg.ahead)}
-    print(f"{path}: how much the latents of {cfg.encoder.name} change")
+    says, errors = f"how much the latents of {encoder.name} change", {}
+    if world_model is not None:
+        looks = looks_of(world_model, context_len=cfg.context_len, ahead=cfg.ahead)
+        nothing = torch.zeros(1, len(pixels), 0)  # neither actions nor proprio
+        says = f"foreseen by {cfg.model}"
+        errors["predictor"] = foreseen_errors(
+            world_model, latents, nothing[:, 1:], nothing, looks, progress=progress
+        )
+    errors["copy"] = copy_errors(latents, ahead=cfg.ahead)
+    print(f"{path}: {says}")
     write_curve(cfg, out_folder(cfg, path.stem), path.stem, pixels, errors, seconds)
 
 
@@ -224,10 +239,10 @@ def read_video(
         raise DataError(f"{path} is no video: wanted a film, a gif, a webp or a folder of pictures")
     try:
         line = timeline(path, folder_fps=cfg.folder_fps)
-        chosen = np.arange(len(line.starts))
-        if cfg.fps is not None:
-            times = np.arange(0.0, line.duration, 1 / cfg.fps)
-            chosen = np.maximum(np.searchsorted(line.starts, times, side="right") - 1, 0)
+        rate = len(line.starts) / line.duration
+        # Every n-th picture: an uneven choice would be surprising in itself
+        every = 1 if cfg.fps is None else max(1, round(rate / cfg.fps))
+        chosen = np.arange(0, len(line.starts), every)
         if len(chosen) > MOST_FRAMES:
             raise SettingError(
                 f"{path} has {len(chosen)} pictures, wanted at most {MOST_FRAMES}: choose fewer "
@@ -236,7 +251,7 @@ def read_video(
         pixels = read_pictures(path, chosen, side=side)
     except UnreadableError as error:
         raise DataError(f"{path}: {error}") from error
-    return pixels, line.starts[chosen] if cfg.fps is None else times
+    return pixels, line.starts[chosen]
 
 
 def check_length(name: str, length: int, ahead: int) -> None:
@@ -277,6 +292,17 @@ def write_curve(
 def load(cfg: DictConfig) -> WorldModel:
     """Load the world model."""
     return load_world_model(cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device)
+
+
+def load_watcher(cfg: DictConfig) -> WorldModel:
+    """Load a world model that takes no actions."""
+    world_model = load(cfg)
+    if world_model.predictor.action_dim or world_model.takes_proprio:
+        raise SettingError(
+            "model: a video has neither actions nor proprio, wanted a model that takes none, such "
+            f"as {WATCHER}, got {cfg.model}; or name an encoder to see how much its latents change"
+        )
+    return world_model
 
 
 def out_folder(cfg: DictConfig, name: str) -> Path:

@@ -1,9 +1,10 @@
 """Train a world model on trajectories: python -m vjepa_wm.train_ac env=push trainer.minutes=10.
 
 Collects trajectories if there are none, encodes them once, trains what moves proprio, the
-action-conditioned predictor and the temporal metric, saves the world model and evaluates it. The
-smallest run: python -m vjepa_wm.train_ac episodes=20 predictor=tiny trainer.steps=10
-metric_trainer.steps=10 integrator_trainer.steps=10
+action-conditioned predictor and the temporal metric, saves the world model and evaluates it. Where
+there are no actions (env=play), it foresees videos, and nothing is planned. The smallest run:
+python -m vjepa_wm.train_ac episodes=20 predictor=tiny trainer.steps=10 metric_trainer.steps=10
+integrator_trainer.steps=10
 """
 
 import logging
@@ -69,11 +70,11 @@ def main(cfg: DictConfig) -> None:
     figures = {
         **train_integrator(cfg, world_model.integrate, trajectories),
         "predictor": train_predictor(cfg, world_model, cache),
-        "metric": train_metric(cfg, world_model.metric, cache),
+        **train_metric(cfg, world_model.metric, cache),
     }
     save_world_model(cfg, world_model, trajectories, settings, figures)
     report(Path(cfg.out), figures)
-    if cfg.evaluation_episodes:
+    if cfg.evaluation_episodes and trajectories.meta.action_dim:
         run_verb(
             "evaluate",
             f"env={cfg.env.name}",
@@ -99,7 +100,8 @@ def network_settings(
 ) -> dict[str, dict[str, object] | None]:
     """Everything that makes the networks again, as the checkpoint records it.
 
-    The integrator's are None where proprio is not wanted or was not recorded.
+    The integrator's are None where proprio is not wanted or was not recorded, the metric's where
+    there are no actions and so nothing to plan.
     """
     patches, dim = encoder.latent_shape
     action_dim = trajectories.meta.action_dim
@@ -119,7 +121,7 @@ def network_settings(
             **statistics,
             **cfg.predictor,
         },
-        "metric": {"latent_dim": dim, "num_patches": patches, **cfg.metric},
+        "metric": {"latent_dim": dim, "num_patches": patches, **cfg.metric} if action_dim else None,
         "integrator": integrator,
     }
 
@@ -133,9 +135,10 @@ def build_world_model(
     """Put an untrained world model together, each network from its trainer's seed."""
     torch.manual_seed(cfg.trainer.seed)
     predictor = ActionPredictor(**settings["predictor"])
-    torch.manual_seed(cfg.metric_trainer.seed)
-    metric = TemporalMetric(**settings["metric"])
-    integrate = None
+    metric = integrate = None
+    if settings["metric"] is not None:
+        torch.manual_seed(cfg.metric_trainer.seed)
+        metric = TemporalMetric(**settings["metric"])
     if settings["integrator"] is not None:
         torch.manual_seed(cfg.integrator_trainer.seed)
         integrate = LearnedIntegrator(**settings["integrator"])
@@ -177,7 +180,7 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
 
     folder = Path(cfg.out) / "predictor"
     figures = trainer.fit(predictor, loss, folder=folder, validate=validate, select="rollout_error")
-    if figures["action_ratio"] < ACTION_RATIO_FLOOR:
+    if "action_ratio" in figures and figures["action_ratio"] < ACTION_RATIO_FLOOR:
         logger.warning(
             "the predictor still ignores actions: with another window's actions its one-step error "
             "is only %.3f times as large (wanted %.2f): train longer",
@@ -257,8 +260,12 @@ def train_integrator(
     return {"integrator": figures}
 
 
-def train_metric(cfg: DictConfig, metric: TemporalMetric, cache: LatentCache) -> Logs:
-    """Train the temporal metric on the same trajectories; returns the figures of the state kept."""
+def train_metric(
+    cfg: DictConfig, metric: TemporalMetric | None, cache: LatentCache
+) -> dict[str, Logs]:
+    """Train the temporal metric, where there is one; returns its figures under its name."""
+    if metric is None:
+        return {}
     trainer: Trainer = instantiate(cfg.metric_trainer)
     train_windows, held_out = split_windows(cache, num_frames=cfg.metric_frames)
     validation, _, _ = draw(held_out, np.random.default_rng(0), 32, device=cfg.device)
@@ -274,7 +281,8 @@ def train_metric(cfg: DictConfig, metric: TemporalMetric, cache: LatentCache) ->
         return {"held_out_loss": float(value), **{f"held_out_{k}": v for k, v in named.items()}}
 
     folder = Path(cfg.out) / "metric"
-    return trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
+    figures = trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
+    return {"metric": figures}
 
 
 def save_world_model(
@@ -316,10 +324,10 @@ def report(out: Path, figures: dict[str, Logs]) -> None:
     row = figures["predictor"]
     horizons = sum(name.endswith("_true") for name in row)
     print("\nopen-loop error per horizon, held-out episodes (L1 on latents)")
-    print(f"{'horizon':>8} {'true':>8} {'shuffled':>9} {'copy':>8}")
+    columns = [name for name in ("true", "shuffled", "copy") if f"h1_{name}" in row]
+    print(" ".join(f"{name:>8}" for name in ("horizon", *columns)))
     for k in range(1, horizons + 1):
-        true, shuffled, copy = (row[f"h{k}_{name}"] for name in ("true", "shuffled", "copy"))
-        print(f"{k:>8} {true:8.3f} {shuffled:9.3f} {copy:8.3f}")
+        print(f"{k:>8} " + " ".join(f"{row[f'h{k}_{name}']:8.3f}" for name in columns))
     if "integrator" in figures:
         moved, still = (figures["integrator"][name] for name in ("held_out_error", "copy_error"))
         print(f"proprio moved by actions: error {moved:.3f}, left alone {still:.3f} (deviations)")

@@ -22,6 +22,7 @@ from vjepa_wm.data.latents import LatentCache
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import record_encoder
+from vjepa_wm.errors import DataError
 from vjepa_wm.proprio import proprio_statistics
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.inputs import inputs_of, keep_inputs, open_latents, open_or_collect
@@ -46,6 +47,8 @@ def main(cfg: DictConfig) -> None:
     Example: python -m vjepa_wm.train_bc env=push
     """
     trajectories = open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
+    if not trajectories.meta.action_dim:
+        raise DataError(f"{cfg.data} has no actions, there is nothing to clone")
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
     chosen = {
         "proprio_dim": trajectories.meta.proprio_dim if cfg.proprio else 0,

@@ -57,7 +57,6 @@ class Pictures:
             self._context = mujoco.MjrContext(model, _SMALLEST_FONT)
         except Exception as error:  # what is raised depends on the backend and on what is missing
             raise missing_gl_error() from error
-        mujoco.mjr_setBuffer(_OFFSCREEN, self._context)
 
     def draw(self, data: mujoco.MjData) -> NDArray[np.uint8]:
         """Draw a state whose positions are up to date (`mj_kinematics` and `mj_camlight`).
@@ -66,6 +65,7 @@ class Pictures:
             Picture (H,W,3), the caller's own.
         """
         self._gl.make_current()
+        mujoco.mjr_setBuffer(_OFFSCREEN, self._context)  # others draw into the same OpenGL context
         mujoco.mjv_updateScene(
             self._model,
             data,

@@ -11,13 +11,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.impossible import Film, Twins, check_clip, check_event
 from envs.play.drawing import Pictures
 from envs.play.events import LABELS, events, fault
+from envs.play.impossible import HAPPENINGS, MISSING, hide, tell_otherwise
 from envs.play.layout import columns, rows, targets
 from envs.play.looks import FloatArray
 from envs.play.scenes import KINDS, build
-from envs.play.simulation import UnstableError, compile_scene, simulate
+from envs.play.simulation import Motion, UnstableError, compile_scene, simulate
 from envs.play.truth import Truth, observe, place_state
+from envs.play.views import View
 
 MAX_STEP_S = 0.0045  # longest physical time step
 MAX_REDRAWS = 200
@@ -145,7 +148,7 @@ class PlayEnv(gymnasium.Env):
         if options:
             raise ValueError(f"reset takes no options here, got {sorted(options)}.")
         self.close()
-        self._clip = self._draw_clip(int(self.np_random.integers(2**63)))
+        self._clip = self._draw_clip(int(self.np_random.integers(2**63)), self.kinds)
         self._frame = 0
         return self._observe(), {}
 
@@ -183,14 +186,75 @@ class PlayEnv(gymnasium.Env):
             self._pictures.close()
             self._pictures = None
 
+    # --- impossible twins, privileged as well ---------------------------------------------------
+
+    missing_events: ClassVar[dict[str, str]] = MISSING
+
+    @property
+    def events(self) -> dict[str, str]:
+        """Events that can be told of these clips, name -> what happens."""
+        return {
+            name: told.says
+            for name, told in HAPPENINGS.items()
+            if not set(told.kinds).isdisjoint(self.kinds)
+        }
+
+    def make_twins(
+        self, event: str, *, seed: int | list[int], before: int, after: int, frame_skip: int = 1
+    ) -> Twins | None:
+        """Draw a clip and tell a part of it twice; see `envs.impossible.TwinEnv.make_twins`.
+
+        Raises:
+            ValueError: The event cannot be here, or the part does not fit the clip.
+        """
+        check_event(event, self.events, self.missing_events)
+        told = HAPPENINGS[event]
+        check_clip(
+            event, covered=told.covered, before=before, after=after, num_frames=self.num_frames
+        )
+        if frame_skip != 1:
+            raise ValueError(f"frame_skip must be 1, a clip has a frame per step: {frame_skip}.")
+        rng = np.random.default_rng(seed)
+        kinds = [kind for kind in told.kinds if kind in self.kinds]
+        clip = self._draw_clip(int(rng.integers(2**63)), kinds)
+        possible = np.flatnonzero(told.may(clip.truth))
+        possible = possible[(possible >= before) & (possible <= self.num_frames - after)]
+        for frame in rng.permutation(possible).tolist():
+            last = frame + after
+            other = tell_otherwise(
+                told, clip.truth, rng, frame=frame, num_frames=last, substeps=self.substeps
+            )
+            if other is not None:
+                first = frame - before
+                film = self._film(clip.model, clip.truth.motion, clip.truth, range(first, last))
+                if told.covered:
+                    hidden = list(range(frame - told.covered, frame))
+                    hide(film.pixels[before - told.covered : before], clip.truth, hidden)
+                ends = self._film(*other, clip.truth, range(frame, last))
+                shared = (part[:before] for part in film)
+                joined = (np.concatenate(pair) for pair in zip(shared, ends, strict=True))
+                actions = np.zeros((before + after - 1, 0), np.float32)
+                return Twins(before, told.covered, actions, film, Film(*joined))
+        return None
+
+    def _film(self, model: mujoco.MjModel, motion: Motion, truth: Truth, frames: range) -> Film:
+        """Draw frames of a motion as the camera of a clip sees them."""
+        pictures, data = Pictures(model, self.image_size), mujoco.MjData(model)
+        drawn = [_draw(pictures, model, data, motion, truth.views[at], at) for at in frames]
+        pictures.close()
+        states = np.concatenate([motion.qpos, motion.qvel], axis=1)[frames.start : frames.stop]
+        return Film(np.stack(drawn), np.zeros((len(frames), 0), np.float32), states)
+
+    # --- inside -------------------------------------------------------------------------------
+
     def _shown(self) -> Clip:
         if self._clip is None:
             raise RuntimeError("Call reset first.")
         return self._clip
 
-    def _draw_clip(self, seed: int) -> Clip:
+    def _draw_clip(self, seed: int, kinds: Sequence[str]) -> Clip:
         """Build scenes until one is as it should be; the kind is drawn once, so all come alike."""
-        kind = str(np.random.default_rng(seed).choice(self.kinds))
+        kind = str(np.random.default_rng(seed).choice(kinds))
         for attempt in range(MAX_REDRAWS):
             rng = np.random.default_rng([seed, attempt])
             scene = build(kind, rng, step_s=self.step_s, shadow_share=self.shadow_share)
@@ -214,11 +278,23 @@ class PlayEnv(gymnasium.Env):
         if self._pictures is None:
             self._pictures = Pictures(model, self.image_size)
             self._data = mujoco.MjData(model)
-        view = truth.views[self._frame]
-        model.cam_pos[0], model.cam_quat[0] = view.position, view.quaternion
-        place_state(model, self._data, truth.motion, self._frame)
-        mujoco.mj_camlight(model, self._data)
-        return {"pixels": self._pictures.draw(self._data)}
+        view, at = truth.views[self._frame], self._frame
+        return {"pixels": _draw(self._pictures, model, self._data, truth.motion, view, at)}
+
+
+def _draw(
+    pictures: Pictures,
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    motion: Motion,
+    view: View,
+    frame: int,
+) -> NDArray[np.uint8]:
+    """Draw a frame of a motion as a camera sees it."""
+    model.cam_pos[0], model.cam_quat[0] = view.position, view.quaternion
+    place_state(model, data, motion, frame)
+    mujoco.mj_camlight(model, data)
+    return pictures.draw(data)
 
 
 def _checked(kinds: Sequence[str]) -> tuple[str, ...]:

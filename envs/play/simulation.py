@@ -3,7 +3,9 @@
 Shapes: T frames, K objects, L physical steps, A actuators.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -40,6 +42,18 @@ class Motion:
     touches_scenery: NDArray[np.bool_]
 
 
+class Meddling(NamedTuple):
+    """Something that is done to a scene while it runs.
+
+    Attributes:
+        frame: After which frame.
+        act: Changes the model and its state.
+    """
+
+    frame: int
+    act: Callable[[mujoco.MjModel, mujoco.MjData], None]
+
+
 def compile_scene(scene: Scene) -> mujoco.MjModel:
     """Compile a scene and put its textures in."""
     model = mujoco.MjModel.from_xml_string(scene.xml)
@@ -67,7 +81,14 @@ def object_bodies(model: mujoco.MjModel, num_objects: int) -> list[int]:
     return [int(model.body(f"object{index}").id) for index in range(num_objects)]
 
 
-def simulate(model: mujoco.MjModel, scene: Scene, *, num_frames: int, substeps: int) -> Motion:
+def simulate(
+    model: mujoco.MjModel,
+    scene: Scene,
+    *,
+    num_frames: int,
+    substeps: int,
+    meddling: Meddling | None = None,
+) -> Motion:
     """Run a scene from its beginning.
 
     Args:
@@ -75,6 +96,7 @@ def simulate(model: mujoco.MjModel, scene: Scene, *, num_frames: int, substeps: 
         scene: What was compiled.
         num_frames: T.
         substeps: Physical steps from one frame to the next.
+        meddling: What is done to it on the way, for what no law of physics allows.
 
     Raises:
         UnstableError: Something is too fast, too deep in something else, or not finite.
@@ -90,6 +112,8 @@ def simulate(model: mujoco.MjModel, scene: Scene, *, num_frames: int, substeps: 
     states, touched = [(data.qpos.copy(), data.qvel.copy())], [(False, False)]
     for frame in range(num_frames - 1):
         on_object = on_scenery = False
+        if meddling is not None and frame == meddling.frame:
+            meddling.act(model, data)
         for step in range(frame * substeps, (frame + 1) * substeps):
             if step == release:
                 model.body_gravcomp[bodies[0]] = 0

@@ -89,8 +89,8 @@ class EpisodeRunner:
         env_id: Gymnasium id, ``module:id`` to import a module that registers it.
         num_envs: Episodes that run side by side.
         image_size: Height and width of the pixels.
-        step_seconds: How long a step of an environment may take before its episode ends as a
-            failure; None is forever.
+        step_seconds: How long a reset or a step of an environment may take before its episode ends
+            as a failure; None is forever.
 
     Raises:
         UnknownNameError: If there is no such environment.
@@ -229,7 +229,10 @@ class _Row:
     def __init__(
         self, env: gymnasium.Env, task: Task, reel: Reel | None, *, step_seconds: float | None
     ) -> None:
-        """Restore the task's start; an environment that raises or hangs there ends the episode."""
+        """Restore the task's start; an environment that raises or hangs there ends the episode.
+
+        A ValueError says that the task is of another environment, and ends the run.
+        """
         self.step_seconds = step_seconds
         self.env = env
         self.task = task

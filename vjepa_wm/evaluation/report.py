@@ -80,6 +80,7 @@ def summarise(
     faults = [episode.fault for episode in episodes if episode.fault]
     paths = [episode.path_length for episode in episodes]
     spl = [episode.spl for episode in episodes]
+    acted = [e.seconds_per_action for e in episodes if e.steps or e.seconds_per_action]
     return Row(
         agent=agent,
         episodes=len(episodes),
@@ -92,7 +93,7 @@ def summarise(
         path_length=None if None in paths else float(np.median(paths)),
         spl=None if None in spl else float(np.mean(spl)),
         steps=float(np.mean([e.steps for e in successes])) if successes else None,
-        seconds_per_action=float(np.mean([e.seconds_per_action for e in episodes])),
+        seconds_per_action=float(np.mean(acted)) if acted else 0.0,
         seconds=seconds,
         frames_per_plan=frames_per_plan,
         faults=len(faults),

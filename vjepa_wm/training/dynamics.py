@@ -120,13 +120,13 @@ def horizon_errors(
     Args:
         world_model: rolls out.
         latents: true windows (B, T, P, D).
-        actions: (B, T - 1, A).
+        actions: (B, T - 1, A); A may be 0.
         proprio: (B, T, Q), where the world model takes it; only that of observed frames is used.
         context_len: observed frames C; the T - C others are predicted.
 
     Returns:
-        `true`, `shuffled` (another window's actions) and `copy` (the last observed frame), each
-        (T - C,).
+        `true`, `shuffled` (another window's actions, where there are any) and `copy` (the last
+        observed frame), each (T - C,).
     """
     context, future = latents[:, :context_len], latents[:, context_len:]
     past, plan = actions[:, : context_len - 1], actions[:, context_len - 1 :]
@@ -138,18 +138,18 @@ def horizon_errors(
     def imagine(plan: Tensor) -> Tensor:
         return world_model.rollout(context, past, plan.unsqueeze(1), sensed).squeeze(1)
 
-    return {
-        "true": error(imagine(plan)),
-        "shuffled": error(imagine(plan.roll(1, dims=0))),
-        "copy": error(context[:, -1:].expand_as(future)),
-    }
+    errors = {"true": error(imagine(plan))}
+    if actions.shape[-1]:
+        errors["shuffled"] = error(imagine(plan.roll(1, dims=0)))
+    return errors | {"copy": error(context[:, -1:].expand_as(future))}
 
 
 def horizon_figures(errors: dict[str, Tensor]) -> dict[str, float]:
     """Flatten `horizon_errors` into named figures for the log.
 
     `h<k>_true`, `h<k>_shuffled`, `h<k>_copy` per horizon k, `rollout_error` (mean over horizons
-    with the true actions) and `action_ratio` (shuffled / true at the first).
+    with the true actions) and, where there are actions, `action_ratio` (shuffled / true at the
+    first).
     """
     figures = {
         f"h{k}_{name}": value
@@ -157,5 +157,6 @@ def horizon_figures(errors: dict[str, Tensor]) -> dict[str, float]:
         for k, value in enumerate(row.tolist(), start=1)
     }
     figures["rollout_error"] = float(errors["true"].mean())
-    figures["action_ratio"] = float(errors["shuffled"][0] / errors["true"][0].clamp_min(1e-9))
+    if "shuffled" in errors:
+        figures["action_ratio"] = float(errors["shuffled"][0] / errors["true"][0].clamp_min(1e-9))
     return figures

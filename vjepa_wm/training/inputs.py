@@ -3,6 +3,7 @@
 Shapes: B windows, T frames, P tokens, D latent width, A action width, Q proprio width.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,22 +38,35 @@ def open_or_collect(
 
     Args:
         folder: where they lie, or will.
-        env: `id`, `image_size` and `frame_skip` of the environment, as in the config group `env`.
+        env: `name`, `id`, `image_size` and `frame_skip` of the environment, as in the config group
+            `env`.
         episodes: how many to collect if there are none.
         progress: makes the progress bar.
+
+    Raises:
+        DataError: some are missing, and nothing acts in the environment: its clips are a corpus.
     """
-    if (Path(folder) / "meta.json").exists():
-        try:
-            return Trajectories.open(folder)
-        except IncompleteDataError:  # the collection was killed: go on with it
-            episodes = TrajectoryMeta.read(folder).episodes
-    logger.info("trajectories missing in %s: collecting %d episodes", folder, episodes)
     settings = CollectSettings(
         env_id=env["id"],
         image_size=env["image_size"],
         frame_skip=env["frame_skip"],
         episodes=episodes,
     )
+    if (Path(folder) / "meta.json").exists():
+        try:
+            return Trajectories.open(folder)
+        except IncompleteDataError:  # the collection was killed: go on with it
+            meta = TrajectoryMeta.read(folder)
+            kept = {"episodes": meta.episodes, "steps": meta.steps, "seed": meta.seed}
+            settings = dataclasses.replace(settings, **kept)
+    recorder = settings.recorder()
+    recorder.close()
+    if not recorder.low.size:
+        raise DataError(
+            f"clips are missing in {folder}, and nothing acts in {env['id']}: film them with "
+            f"python -m vjepa_wm.collect corpus={env['name']} hours=3, which goes on where it was"
+        )
+    logger.info("trajectories missing in %s: collecting %d episodes", folder, settings.episodes)
     collect(settings, folder, workers=available_cores(), progress=progress)
     return Trajectories.open(folder)
 

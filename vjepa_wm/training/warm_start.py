@@ -53,7 +53,8 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
             f"cannot start from {loaded.folder}, it was trained with others: {'; '.join(faults)}"
         )
     _take(world_model.predictor, loaded, "predictor")
-    _take(world_model.metric, loaded, "metric")
+    if world_model.metric is not None:
+        _take(world_model.metric, loaded, "metric")
     if world_model.integrate is not None and "integrator" in loaded.parts:
         _take(world_model.integrate, loaded, "integrator")
 
