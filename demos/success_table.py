@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.files import read_json
-from vjepa_wm.loading import PLANNING
+from vjepa_wm.loading import SHIPPED
 
 DEMOS = Path("runs/demos")
 AGENTS = {"random": "random actions", "mpc": "agent", "simulator": "true simulator"}
@@ -19,7 +19,7 @@ def main() -> None:
     """Print the table."""
     print(f"{'environment':<12} {'goals':<6} {'these demos':>12}", end="")
     print("".join(f"{title:>26}" for title in AGENTS.values()))
-    for name in PLANNING:
+    for name in SHIPPED:
         evaluation = shipped_folder(name) / "evaluation.json"
         if not evaluation.exists():
             continue

@@ -57,16 +57,6 @@ def test_all_that_is_measured_is_in_one_page(
     assert "frozen tasks" in log and "frozen tasks" not in again[len(log) :]
 
 
-@pytest.mark.slow
-def test_of_videos_surprise_alone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run(monkeypatch, "envs=[play]")
-    page = (tmp_path / "docs" / "reports" / "play.html").read_text()
-    assert "Surprise of " in page and "vanishes" in page
-    (folder,) = (tmp_path / "runs" / "reports" / "play").iterdir()
-    assert [path.name for path in folder.iterdir()] == ["surprise"]
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

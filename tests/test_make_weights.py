@@ -53,7 +53,6 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     command += ["~minutes.two_rooms", "~minutes.push", "~minutes.push_t", "minutes.reacher=1"]
     command += ["proprio=[reacher]"]
     command += ["pretrain_steps=2", "evaluation_episodes=2", "corpus_hours=0.002"]
-    command += ["pretrain_on_corpus=true", "play_minutes=1"]
     for name, options in OPTIONS.items():
         listed = ",".join(json.dumps(option) for option in options)
         command.append(f"more.{name}=[{listed}]")
@@ -68,8 +67,8 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert "data=[data/reacher,data/play]" in first.stdout
     shipped = tmp_path / "shipped"
-    assert {path.name for path in shipped.iterdir()} == {"compact", "reacher", "play"}
-    for name in ("compact", "reacher", "play"):
+    assert {path.name for path in shipped.iterdir()} == {"compact", "reacher"}
+    for name in ("compact", "reacher"):
         assert (shipped / name / "model.safetensors").stat().st_size < 1e6
         assert (shipped / name / "README.md").read_text().startswith("# ")
         assert str(tmp_path) not in (shipped / name / "config.json").read_text()
@@ -113,20 +112,14 @@ def test_weights_are_made_from_nothing_and_again(tmp_path: Path) -> None:
     [
         ({"proprio": ["pusk"]}, UnknownNameError, "Did you mean 'push'"),
         ({"jobs": 0}, SettingError, "jobs: wanted at least 1"),
-        ({"corpus_hours": 0.0}, SettingError, "corpus_hours: wanted more than 0"),
-        ({"play_minutes": -1}, SettingError, "play_minutes: wanted 0 or more"),
+        ({"corpus_hours": -1.0}, SettingError, "corpus_hours: wanted 0 or more"),
         ({"evaluation_episodes": 101}, DataError, "wanted between 1 and 100"),
         ({"evaluation_episodes": -1}, DataError, "wanted between 1 and 100"),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_is_done(options, error, message) -> None:
     fine = {"jobs": None, "minutes": {"push": 1}, "episodes": {"push": 9}, "proprio": []}
-    fine |= {
-        "corpus_hours": 1.0,
-        "play_minutes": 1,
-        "pretrain_on_corpus": False,
-        "evaluation_episodes": 100,
-    }
+    fine |= {"corpus_hours": 0.0, "evaluation_episodes": 100}
     make_weights.check_environments(OmegaConf.create(fine))
     with pytest.raises(error, match=message):
         make_weights.check_environments(OmegaConf.create(fine | options))

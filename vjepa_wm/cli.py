@@ -313,15 +313,12 @@ def help_text(config_name: str, summary: str) -> str:
             for path in (folder / group).iterdir()
             if path.name.endswith(".yaml")
         )
-        head = f"{choice}=  one of: {', '.join(names)}; default {option or 'none of them'}. "
+        head = f"{choice}=  one of: {', '.join(names)}; default {option}. "
         bodies = {
             name: (folder / group / f"{name}.yaml").read_text(encoding="utf-8") for name in names
         }
         if any(GLOBAL_PACKAGE in body for body in bodies.values()):
             parts.append(f"{head}Each sets some options of the others.")
-            continue
-        if option is None:
-            parts.append(f"{head}{choice}=NAME --cfg job shows what it has.")
             continue
         parts.append(f"{head}Its options, written {package or group}.key=value:")
         if f"{option}" in names:

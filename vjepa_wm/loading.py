@@ -12,9 +12,7 @@ from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.poses import ACTION_UNITS, PoseIntegrator
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.predictor import (
-    PLANNING,
     SHIPPED,
-    WATCHER,
     build_predictor,
     load_predictor,
     open_world_model,
@@ -23,7 +21,7 @@ from vjepa_wm.proprio import LearnedIntegrator
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
-__all__ = ["DROID_ACTIONS", "PLANNING", "SHIPPED", "WATCHER", "load_world_model"]
+__all__ = ["DROID_ACTIONS", "SHIPPED", "load_world_model"]
 
 DROID_ACTIONS = ActionSpec(
     # The widest published planning clip; the paper plans within 0.075 m
@@ -63,9 +61,9 @@ def load_world_model(
     - A step should be 1/4 s but was perhaps longer in training: trust directions, not lengths.
 
     Args:
-        name_or_path: `reacher`, `two_rooms`, `push` or `push_t`, shipped with the package, or
-            `play`, which takes no actions and foresees videos; the published `vjepa2_ac_vitg` or
-            `vjepa2_ac_droid`; or a folder written by `python -m vjepa_wm.train_ac`.
+        name_or_path: `reacher`, `two_rooms`, `push` or `push_t`, shipped with the package; the
+            published `vjepa2_ac_vitg` or `vjepa2_ac_droid`; or a folder written by
+            `python -m vjepa_wm.train_ac`.
         checkpoint: folder, or for V-JEPA 2-AC Meta's file, to take the weights from instead.
             Without one, published files are looked for in the cache folder and downloaded.
         encoder_checkpoint: file or folder of the encoder's weights, where they lie elsewhere than

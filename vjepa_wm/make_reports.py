@@ -1,8 +1,7 @@
 """Make the full reports of the shipped weights: python -m vjepa_wm.make_reports (make reports).
 
 One HTML file per environment: success on frozen tasks with floors and ceiling, the error budget,
-the diagnosis, surprise, which alone can be said of videos (play). Each stage is one of the other
-verbs, run as a user would run it.
+the diagnosis, surprise. Each stage is one of the other verbs, run as a user would run it.
 """
 
 from functools import partial
@@ -18,18 +17,17 @@ from vjepa_wm.evaluation.html.runs import DIAGNOSTICS_FILE, SURPRISE_FILE
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.make_weights import check_names, check_tasks
-from vjepa_wm.predictor import SHIPPED, WATCHER, open_world_model
+from vjepa_wm.predictor import open_world_model
 from vjepa_wm.stages import check_jobs, run_stage
 
 
 @verb("make_reports")
 def main(cfg: DictConfig) -> None:
     """Measure the shipped world models and write a report of each; a stopped run continues."""
-    check_names(cfg.envs, SHIPPED)
-    planned = [env for env in cfg.envs if env != WATCHER]
+    check_names(cfg.envs)
     check_jobs(cfg.jobs)
     for count in (cfg.episodes, cfg.budget_episodes or 1):
-        check_tasks(planned, count)
+        check_tasks(cfg.envs, count)
     if cfg.pairs < 2:
         raise SettingError(f"pairs: wanted at least 2, got {cfg.pairs}")
     out = Path(cfg.out)
@@ -42,25 +40,19 @@ def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
     loaded = open_world_model(env, None)
     # Of these weights alone: others are measured anew
     runs = Runs(env, Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
-    if env != WATCHER:
-        measure_planning(cfg, runs, takes_proprio=loaded.config["integrator"] is not None)
-    runs.once("surprise", "surprise", SURPRISE_FILE, f"pairs={cfg.pairs}", *cfg.more.surprise)
-    page = Path(cfg.ship_to) / f"{env}.html"
-    problems = write_page(page, [runs.folder])
-    print("\n".join([f"report: {page}", *(f"left out: {problem}" for problem in problems)]))
-
-
-def measure_planning(cfg: DictConfig, runs: "Runs", *, takes_proprio: bool) -> None:
-    """Measure how well is planned, and diagnose why."""
-    policy, decoder = learn(cfg, runs, takes_proprio=takes_proprio)
+    policy, decoder = learn(cfg, runs, takes_proprio=loaded.config["integrator"] is not None)
     shown = (f"policy={policy}", f"decoder={decoder}")
-    for level in load_task_set(runs.env).levels:
+    for level in load_task_set(env).levels:
         runs.once("evaluate", level, SUMMARY_FILE, *success_options(cfg, level), *shown)
     if cfg.budget_episodes:
         runs.once("evaluate", "budget", SUMMARY_FILE, *budget_options(cfg))
     data = runs.collect(cfg, "diagnosed", episodes=cfg.diagnosed_episodes, seed=cfg.diagnosed_seed)
     diagnosed = (f"data={data}", f"decoder={decoder}", f"windows={cfg.states}", *cfg.more.diagnose)
     runs.once("diagnose", "diagnosis", DIAGNOSTICS_FILE, *diagnosed)
+    runs.once("surprise", "surprise", SURPRISE_FILE, f"pairs={cfg.pairs}", *cfg.more.surprise)
+    page = Path(cfg.ship_to) / f"{env}.html"
+    problems = write_page(page, [runs.folder])
+    print("\n".join([f"report: {page}", *(f"left out: {problem}" for problem in problems)]))
 
 
 class Runs:

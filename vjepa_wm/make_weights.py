@@ -2,13 +2,13 @@
 
 Each stage is one of the other verbs, run as a user would run it; collections and trainings that are
 done are skipped, measurements are made again. World models are trained and measured side by side,
-one per core; the one without actions, which foresees videos, comes after them.
+one per core.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from vjepa_wm.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from vjepa_wm.cli import run_verb, verb
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import SettingError, UnknownNameError
-from vjepa_wm.evaluation.card import encoder_card, watcher_card, world_model_card
+from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import atomic_path, read_json, write_json
-from vjepa_wm.loading import PLANNING, WATCHER
+from vjepa_wm.loading import SHIPPED
 from vjepa_wm.stages import check_jobs, run_stage
 
 EVALUATION = "evaluation.json"
@@ -37,14 +37,10 @@ def main(cfg: DictConfig) -> None:
     check_environments(cfg)
     for env in cfg.minutes:
         run_verb("collect", f"env={env}", f"episodes={cfg.episodes[env]}", *cfg.more.collect)
-    if cfg.play_minutes or cfg.pretrain_on_corpus:
-        run_verb("collect", f"corpus={WATCHER}", f"hours={cfg.corpus_hours}", *cfg.more.corpus)
     if cfg.pretrain_steps is not None:
         pretrain(cfg)
     tasks = [(env,) for env in cfg.minutes]
     run_stage(partial(train, cfg), tasks, jobs=cfg.jobs, logs=out)
-    if cfg.play_minutes:
-        train_watcher(cfg)
     print(
         f"# all but measuring: {(time.perf_counter() - began) / 60:.0f} minutes, "
         f"{children_cpu_minutes():.0f} CPU-minutes in this run",
@@ -62,28 +58,26 @@ def check_environments(cfg: DictConfig) -> None:
 
     Raises:
         UnknownNameError: Naming the nearest.
-        SettingError: `jobs`, `corpus_hours` or `play_minutes` is too small.
+        SettingError: `jobs` is less than 1, or `corpus_hours` negative.
         DataError: There are not as many tasks.
     """
     check_names((*cfg.minutes, *cfg.episodes, *cfg.proprio))
     check_jobs(cfg.jobs)
-    if (cfg.play_minutes or cfg.pretrain_on_corpus) and not cfg.corpus_hours > 0:
-        raise SettingError(f"corpus_hours: wanted more than 0, got {cfg.corpus_hours}")
-    if cfg.play_minutes < 0:
-        raise SettingError(f"play_minutes: wanted 0 or more, got {cfg.play_minutes}")
+    if cfg.corpus_hours < 0:
+        raise SettingError(f"corpus_hours: wanted 0 or more, got {cfg.corpus_hours}")
     if cfg.evaluation_episodes:
         check_tasks(cfg.minutes, cfg.evaluation_episodes)
 
 
-def check_names(envs: Iterable[str], known: Sequence[str] = PLANNING) -> None:
+def check_names(envs: Iterable[str]) -> None:
     """Refuse what is no environment with shipped weights.
 
     Raises:
         UnknownNameError: Naming the nearest.
     """
     for env in envs:
-        if env not in known:
-            raise UnknownNameError("environment", str(env), known)
+        if env not in SHIPPED:
+            raise UnknownNameError("environment", str(env), SHIPPED)
 
 
 def check_tasks(envs: Iterable[str], count: int) -> None:
@@ -101,8 +95,9 @@ def check_tasks(envs: Iterable[str], count: int) -> None:
 def pretrain(cfg: DictConfig) -> None:
     """Pretrain the encoder on the trajectories of every environment and the corpus, and ship it."""
     names = list(cfg.minutes)
-    if cfg.pretrain_on_corpus:
-        names.append(WATCHER)
+    if cfg.corpus_hours:
+        run_verb("collect", "corpus=play", f"hours={cfg.corpus_hours}", *cfg.more.corpus)
+        names.append("play")
     run_verb(
         "pretrain",
         f"data=[{','.join(f'data/{name}' for name in names)}]",
@@ -132,23 +127,6 @@ def train(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
         log=log,
     )
     ship(out, cfg, env)
-
-
-def train_watcher(cfg: DictConfig) -> None:
-    """Train the world model without actions on the corpus, and ship it with its card."""
-    out = Path(cfg.out) / WATCHER
-    run_verb(
-        "train_ac",
-        f"env={WATCHER}",
-        f"encoder.checkpoint={'null' if cfg.pretrain_steps is None else encoder_run(cfg)}",
-        f"trainer.minutes={float(cfg.play_minutes)}",
-        f"device={cfg.device}",
-        f"out={out}",
-        *cfg.more.train_ac,
-    )
-    ship(out, cfg, WATCHER)
-    folder = target(cfg, WATCHER)
-    write_card(folder, watcher_card(read_json(folder / CONFIG)))
 
 
 def measure(cfg: DictConfig, env: str, level: str, *, threads: int, log: Path) -> None:
@@ -218,13 +196,8 @@ def write_cards(cfg: DictConfig) -> None:
         cards[folder] = world_model_card(read_json(folder / CONFIG), summaries)
         write_json(folder / EVALUATION, summaries)
     for folder, text in cards.items():
-        write_card(folder, text)
-
-
-def write_card(folder: Path, text: str) -> None:
-    """Write the card of a checkpoint."""
-    with atomic_path(folder / "README.md") as path:
-        path.write_text(text)
+        with atomic_path(folder / "README.md") as path:
+            path.write_text(text)
 
 
 if __name__ == "__main__":

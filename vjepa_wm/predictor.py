@@ -21,9 +21,7 @@ from vjepa_wm.nn.rope import Rope, as_rotation, grid_positions, rope_3d
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path, read_predictor
 
-PLANNING = ("reacher", "two_rooms", "push", "push_t")  # world models to plan with, of their envs
-WATCHER = "play"  # the one without actions, which foresees videos
-SHIPPED = (*PLANNING, WATCHER)  # world models inside the package
+SHIPPED = ("reacher", "two_rooms", "push", "push_t")  # world models inside the package
 
 
 class ModulatedBlock(nn.Module):

@@ -2,7 +2,8 @@
 
 Possible and impossible versions of the same scenes, prediction error per frame, AUROC per event.
 Curves of recorded episodes: python -m vjepa_wm.surprise env=push data=data/push episodes=[3]
-Of any video, by a model without actions: python -m vjepa_wm.surprise film.gif
+Of any video, by an encoder alone: python -m vjepa_wm.surprise film.gif encoder=compact
+or by a model without actions: python -m vjepa_wm.surprise film.gif model=runs/train_ac/play
 """
 
 import csv
@@ -48,7 +49,7 @@ from vjepa_wm.evaluation.surprise_figures import (
 from vjepa_wm.evaluation.surprise_pictures import film_strip, twin_strip
 from vjepa_wm.evaluation.twins import Stage
 from vjepa_wm.files import atomic_path, write_json
-from vjepa_wm.loading import WATCHER, load_world_model
+from vjepa_wm.loading import SHIPPED, load_world_model
 from vjepa_wm.provenance import provenance
 from vjepa_wm.world_model import WorldModel
 
@@ -69,12 +70,8 @@ def main(cfg: DictConfig) -> None:
         raise UnknownNameError("way to weigh tokens", cfg.tokens, TOKENS)
     if cfg.video is not None and cfg.data is not None:
         raise SettingError("video and data: wanted one of them at most, got both")
-    if "encoder" in cfg and (cfg.model is not None or cfg.video is None):
-        raise SettingError(
-            "encoder: wanted for a video alone, and without model=, which brings its own encoder"
-        )
-    if cfg.model is None:
-        cfg.model = cfg.env.name if cfg.video is None else WATCHER
+    if cfg.video is None and cfg.model is None:
+        cfg.model = shipped_model(cfg.env.name)
     if cfg.video is not None:
         of_video(cfg)
     elif cfg.data is not None:
@@ -208,8 +205,8 @@ def chosen_episodes(cfg: DictConfig, trajectories: Trajectories) -> list[int]:
 
 
 def of_video(cfg: DictConfig) -> None:
-    """Draw the curve of a video: foreseen without actions, or only how much its latents change."""
-    world_model = None if "encoder" in cfg else load_watcher(cfg)
+    """Draw the curve of a video: foreseen by a model, or how much an encoder's latents change."""
+    world_model = None if cfg.model is None else load_watcher(cfg)
     encoder = world_model.encoder if world_model else instantiate(cfg.encoder, device=cfg.device)
     path = Path(cfg.video)
     pixels, seconds = read_video(cfg, path, side=encoder.image_size)
@@ -289,6 +286,16 @@ def write_curve(
     print(f"  curve and picture: {folder}/{name}.csv, .png")
 
 
+def shipped_model(name: str) -> str:
+    """Return the name of the world model that is shipped for an environment."""
+    if name not in SHIPPED:
+        raise SettingError(
+            f"model: none is shipped for env={name}; make one with python -m vjepa_wm.train_ac "
+            f"env={name} and name its folder, model=runs/train_ac/{name}"
+        )
+    return name
+
+
 def load(cfg: DictConfig) -> WorldModel:
     """Load the world model."""
     return load_world_model(cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device)
@@ -299,8 +306,8 @@ def load_watcher(cfg: DictConfig) -> WorldModel:
     world_model = load(cfg)
     if world_model.predictor.action_dim or world_model.takes_proprio:
         raise SettingError(
-            "model: a video has neither actions nor proprio, wanted a model that takes none, such "
-            f"as {WATCHER}, got {cfg.model}; or name an encoder to see how much its latents change"
+            "model: a video has neither actions nor proprio, wanted a model that takes none, got "
+            f"{cfg.model}; python -m vjepa_wm.train_ac env=play makes one"
         )
     return world_model
 

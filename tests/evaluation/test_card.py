@@ -1,6 +1,6 @@
 """Model cards say the figures of the files they are made from."""
 
-from vjepa_wm.evaluation.card import encoder_card, watcher_card, world_model_card
+from vjepa_wm.evaluation.card import encoder_card, world_model_card
 
 ROW = {"agent": "mpc", "success": 0.95, "interval": [0.764, 0.991], "episodes": 20}
 WORLD_MODEL = {
@@ -32,13 +32,6 @@ def test_world_model_card_has_a_row_per_agent_and_horizon() -> None:
     assert "| 3 |" not in card
     assert "`mpc` plans with ICEM horizon 6 num_samples 16." in card
     assert "15 minutes" in card and "data/push" in card
-
-
-def test_the_card_of_a_model_without_actions_has_no_shuffled_ones() -> None:
-    figures = {"step": 7, "h1_true": 0.1, "h1_copy": 0.2}
-    card = watcher_card(WORLD_MODEL | {"name": "play", "figures": {"predictor": figures}})
-    assert card.startswith("# play: foresees videos")
-    assert "| 1 | 0.100 | 0.200 |" in card and "shuffled" not in card
 
 
 def test_encoder_card_has_its_monitors() -> None:

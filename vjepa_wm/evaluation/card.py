@@ -6,13 +6,6 @@ from typing import Any
 Config = Mapping[str, Any]
 
 
-_ERROR_COLUMNS = {
-    "true": "true actions",
-    "shuffled": "shuffled actions",
-    "copy": "copy last frame",
-}
-
-
 def encoder_card(config: Config) -> str:
     """Card of a pretrained encoder, in Markdown, from its `config.json`."""
     run, figures = config["config"], config["figures"]
@@ -62,24 +55,6 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def watcher_card(config: Config) -> str:
-    """Card of a world model without actions, in Markdown, from its `config.json`."""
-    run, figures = config["config"], config["figures"]["predictor"]
-    parts = [
-        f"# {config['name']}: foresees videos of {config['env_id']}",
-        f"A predictor without actions on the frozen `{config['encoder']['name']}` encoder, for "
-        "`python -m vjepa_wm.surprise`; nothing is planned with it. Made by the verbs that "
-        "`make weights` runs.",
-        f"- Data: {', '.join(sorted(config['data']))}.\n"
-        f"- Training: {run['trainer']['minutes']:g} minutes (kept at step {figures['step']}, "
-        f"batches of {run['trainer']['batch_size']} windows).",
-        "## Open-loop error on held-out clips (L1 on latents)\n\n" + _error_table(figures),
-        "Limits: simulated scenes, 12 frames per second, 64 x 64 pixels. What it says of real "
-        "video is not known.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def planner_in_words(planner: Config) -> str:
     """Name a planner by its class and what it searches."""
     name = planner["_target_"].rpartition(".")[2]
@@ -88,12 +63,13 @@ def planner_in_words(planner: Config) -> str:
 
 
 def _error_table(figures: Mapping[str, float]) -> str:
-    columns = [name for name in _ERROR_COLUMNS if f"h1_{name}" in figures]
-    titles = " | ".join(_ERROR_COLUMNS[name] for name in columns)
-    rows = [f"| model steps | {titles} |", "|---" * (1 + len(columns)) + "|"]
+    rows = [
+        "| model steps | true actions | shuffled actions | copy last frame |",
+        "|---|---|---|---|",
+    ]
     horizons = sum(name.endswith("_true") for name in figures)
     for k in range(1, horizons + 1):
-        values = (figures[f"h{k}_{name}"] for name in columns)
+        values = (figures[f"h{k}_{name}"] for name in ("true", "shuffled", "copy"))
         rows.append(f"| {k} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
     return "\n".join(rows)
 
