@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.impossible import Film, Twins, check_clip, check_event
 from envs.play.drawing import Pictures
 from envs.play.events import LABELS, events, fault
-from envs.play.impossible import HAPPENINGS, MISSING, hide, tell_otherwise
+from envs.play.impossible import HAPPENINGS, MISSING, Happening, hide, tell_otherwise
 from envs.play.layout import columns, rows, targets
 from envs.play.looks import FloatArray
 from envs.play.scenes import KINDS, build
@@ -65,6 +65,7 @@ class PlayEnv(gymnasium.Env):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 12}
     action_meaning = "none: clips are watched"
+    missing_events: ClassVar[dict[str, str]] = MISSING
 
     def __init__(
         self,
@@ -188,8 +189,6 @@ class PlayEnv(gymnasium.Env):
 
     # --- impossible twins, privileged as well ---------------------------------------------------
 
-    missing_events: ClassVar[dict[str, str]] = MISSING
-
     @property
     def events(self) -> dict[str, str]:
         """Events that can be told of these clips, name -> what happens."""
@@ -225,17 +224,30 @@ class PlayEnv(gymnasium.Env):
                 told, clip.truth, rng, frame=frame, num_frames=last, substeps=self.substeps
             )
             if other is not None:
-                first = frame - before
-                film = self._film(clip.model, clip.truth.motion, clip.truth, range(first, last))
-                if told.covered:
-                    hidden = list(range(frame - told.covered, frame))
-                    hide(film.pixels[before - told.covered : before], clip.truth, hidden)
-                ends = self._film(*other, clip.truth, range(frame, last))
-                shared = (part[:before] for part in film)
-                joined = (np.concatenate(pair) for pair in zip(shared, ends, strict=True))
-                actions = np.zeros((before + after - 1, 0), np.float32)
-                return Twins(before, told.covered, actions, film, Film(*joined))
+                before_it, from_it = range(frame - before, frame), range(frame, last)
+                return self._twins(told, clip, other, before_it=before_it, from_it=from_it)
         return None
+
+    def _twins(
+        self,
+        told: Happening,
+        clip: Clip,
+        other: tuple[mujoco.MjModel, Motion],
+        *,
+        before_it: range,
+        from_it: range,
+    ) -> Twins:
+        """Draw a part of a clip as it was, and as it went on otherwise."""
+        frame, truth = len(before_it), clip.truth
+        film = self._film(clip.model, truth.motion, truth, range(before_it.start, from_it.stop))
+        if told.covered:
+            hidden = before_it[-told.covered :]
+            hide(film.pixels[frame - told.covered : frame], truth, hidden)
+        ends = self._film(*other, truth, from_it)
+        shared = (part[:frame] for part in film)
+        joined = (np.concatenate(pair) for pair in zip(shared, ends, strict=True))
+        nothing = np.zeros((len(film.pixels) - 1, 0), np.float32)  # no actions
+        return Twins(frame, told.covered, nothing, film, Film(*joined))
 
     def _film(self, model: mujoco.MjModel, motion: Motion, truth: Truth, frames: range) -> Film:
         """Draw frames of a motion as the camera of a clip sees them."""
