@@ -11,6 +11,7 @@ from PIL import Image
 from tests import tiny
 from tests.films import LENGTH, pictures, write_folder, write_gif
 from vjepa_wm import surprise
+from vjepa_wm.data.videos import Timeline
 from vjepa_wm.evaluation.html.report import page
 from vjepa_wm.files import read_json
 
@@ -92,6 +93,24 @@ def test_videos_get_a_curve_of_change(run, tmp_path: Path) -> None:
     for fps in ("null", "12.0", "100"):  # no more than there are, and each once
         run(f"{gif}", *encoder, f"fps={fps}")
         assert len(lines_of(tmp_path / "out" / "moving.csv")) == LENGTH
+
+
+def test_too_long_a_video_says_how_many_pictures_will_do(
+    run, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    """And with what it says it goes; a single picture is too short, whatever it lasts."""
+    monkeypatch.setattr(surprise, "MOST_FRAMES", 5)
+    gif = write_gif(tmp_path / "moving.gif", pictures(moves=True, seed=1))
+    with pytest.raises(SystemExit):
+        run(f"{gif}", "model=null")
+    advice = capsys.readouterr().err.split("such as ")[1].strip()
+    run(f"{gif}", "model=null", advice)
+    assert len(lines_of(tmp_path / "out" / "moving.csv")) == LENGTH // 2
+    instant = Timeline(np.zeros(1), 0.0, is_even=True)
+    monkeypatch.setattr(surprise, "timeline", lambda *_, **__: instant)
+    with pytest.raises(SystemExit):
+        run(f"{gif}", "model=null")
+    assert "wanted more than 1 frames, got 1" in capsys.readouterr().err
 
 
 def test_videos_are_foreseen_without_actions(run, watcher_folder: Path, tmp_path: Path) -> None:

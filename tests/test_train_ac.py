@@ -108,6 +108,15 @@ def test_without_actions_it_foresees_and_plans_nothing(trained: Path, tmp_path: 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_recordings_that_are_incomplete_are_not_collected_into(tmp_path: Path) -> None:
+    """They name neither steps nor seed, and are of something that is not the environment."""
+    tiny.moving_squares(tmp_path / "data", episodes=4, length=9, size=16)
+    shutil.rmtree(next((tmp_path / "data" / "shards").iterdir()))
+    env = {"name": "reacher", "id": "envs:vjepa_wm/Reacher-v0", "image_size": 16, "frame_skip": 1}
+    with pytest.raises(DataError, match="holds trajectories of other settings"):
+        open_or_collect(tmp_path / "data", env, episodes=2)
+
+
 def test_clips_are_not_collected_where_nothing_acts(tmp_path: Path) -> None:
     env = {"name": "play", "id": "envs:vjepa_wm/Play-v0", "image_size": 16, "frame_skip": 1}
     with pytest.raises(DataError, match=r"vjepa_wm.collect corpus=play"):

@@ -105,7 +105,7 @@ def load_world_model(
 
 def _load_metric(loaded: Checkpoint, device: str | torch.device) -> TemporalMetric | None:
     """What counts model steps, where there are actions to plan."""
-    if "metric" not in loaded.parts:
+    if loaded.config["metric"] is None:
         return None
     metric = TemporalMetric(**loaded.config["metric"])
     loaded.load_into(metric, "metric")

@@ -206,7 +206,10 @@ def chosen_episodes(cfg: DictConfig, trajectories: Trajectories) -> list[int]:
 
 def of_video(cfg: DictConfig) -> None:
     """Draw the curve of a video: foreseen by a model, or how much an encoder's latents change."""
-    world_model = None if cfg.model is None else load_watcher(cfg)
+    world_model = looks = None
+    if cfg.model is not None:
+        world_model = load_watcher(cfg)
+        looks = looks_of(world_model, context_len=cfg.context_len, ahead=cfg.ahead)
     encoder = world_model.encoder if world_model else instantiate(cfg.encoder, device=cfg.device)
     path = Path(cfg.video)
     pixels, seconds = read_video(cfg, path, side=encoder.image_size)
@@ -214,7 +217,6 @@ def of_video(cfg: DictConfig) -> None:
     latents = encode_frames(encoder, pixels, progress=progress)[None]
     says, errors = f"how much the latents of {encoder.name} change", {}
     if world_model is not None:
-        looks = looks_of(world_model, context_len=cfg.context_len, ahead=cfg.ahead)
         nothing = torch.zeros(1, len(pixels), 0)  # neither actions nor proprio
         says = f"foreseen by {cfg.model}"
         errors["predictor"] = foreseen_errors(
@@ -236,14 +238,15 @@ def read_video(
         raise DataError(f"{path} is no video: wanted a film, a gif, a webp or a folder of pictures")
     try:
         line = timeline(path, folder_fps=cfg.folder_fps)
-        rate = len(line.starts) / line.duration
-        # Every n-th picture: an uneven choice would be surprising in itself
-        every = 1 if cfg.fps is None else max(1, round(rate / cfg.fps))
-        chosen = np.arange(0, len(line.starts), every)
+        count = len(line.starts)
+        # Every n-th picture: an uneven choice would be surprising in itself. One picture lasts 0 s
+        wanted = count if cfg.fps is None else max(1.0, line.duration * cfg.fps)
+        chosen = np.arange(0, count, max(1, round(count / wanted)))
         if len(chosen) > MOST_FRAMES:
+            every = -(-count // MOST_FRAMES)
             raise SettingError(
                 f"{path} has {len(chosen)} pictures, wanted at most {MOST_FRAMES}: choose fewer "
-                f"per second, such as fps={MOST_FRAMES / line.duration:.2g}"
+                f"per second, such as fps={count / every / line.duration:.4g}"
             )
         pixels = read_pictures(path, chosen, side=side)
     except UnreadableError as error:

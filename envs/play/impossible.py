@@ -60,11 +60,6 @@ class Moment:
     view: View
     rng: np.random.Generator
 
-    @property
-    def main(self) -> int:
-        """The main object's body."""
-        return object_bodies(self.model, 1)[0]
-
 
 @dataclass(frozen=True)
 class Happening:
@@ -200,7 +195,7 @@ def _share_seen(moment: Moment) -> float:
         moment.model,
         moment.data,
         moment.view,
-        centre=moment.data.xpos[moment.main],
+        centre=moment.data.xpos[_body(moment.model)],
         radius=moment.scene.radii[0],
         group=FIRST_OBJECT_GROUP,
     )
@@ -209,9 +204,14 @@ def _share_seen(moment: Moment) -> float:
 # --- how it looks ---------------------------------------------------------------------------------
 
 
+def _body(model: mujoco.MjModel) -> int:
+    """Find the main object's body."""
+    return object_bodies(model, 1)[0]
+
+
 def _geoms(model: mujoco.MjModel) -> NDArray[np.int64]:
     """Find the main object's geoms."""
-    return np.flatnonzero(model.geom_bodyid == object_bodies(model, 1)[0])
+    return np.flatnonzero(model.geom_bodyid == _body(model))
 
 
 def _hide(model: mujoco.MjModel, scene: Scene) -> None:
@@ -226,10 +226,10 @@ def _make_invisible(model: mujoco.MjModel, geoms: NDArray[np.int64]) -> None:
 
 def _recolour(model: mujoco.MjModel, scene: Scene) -> None:
     """Turn every hue by a third of the circle; the pattern stays."""
+    del scene
     texture = model.texture(MAIN).id
     first = int(model.tex_adr[texture])
     size = int(model.tex_height[texture]) * int(model.tex_width[texture]) * 3
-    del scene
     pixels = model.tex_data[first : first + size].reshape(-1, 3)
     model.tex_data[first : first + size] = np.roll(pixels, 1, axis=1).ravel()
 

@@ -47,6 +47,14 @@ def test_figures_are_those_of_the_episodes() -> None:
     assert row.seconds_per_action == pytest.approx(3.25)
 
 
+def test_episodes_that_never_began_do_not_make_an_agent_faster() -> None:
+    lost = episode(False, 0, 0.3, fault="environment, reset: OSError: no device")
+    assert summarise("mpc", [*EPISODES, lost], seconds=7.0).seconds_per_action == pytest.approx(
+        3.25
+    )
+    assert summarise("mpc", [lost], seconds=7.0).seconds_per_action == 0.0
+
+
 def test_table_has_a_line_per_agent_in_order() -> None:
     rows = [summarise(name, EPISODES, seconds=7.0) for name in ("random", "mpc")]
     lines = table(rows).split("\n")

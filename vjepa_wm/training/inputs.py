@@ -58,7 +58,8 @@ def open_or_collect(
         except IncompleteDataError:  # the collection was killed: go on with it
             meta = TrajectoryMeta.read(folder)
             kept = {"episodes": meta.episodes, "steps": meta.steps, "seed": meta.seed}
-            settings = dataclasses.replace(settings, **kept)
+            known = {name: value for name, value in kept.items() if value is not None}
+            settings = dataclasses.replace(settings, **known)
     recorder = settings.recorder()
     recorder.close()
     if not recorder.low.size:
