@@ -96,8 +96,9 @@ def cached(predictor: ActionPredictor, latents: Tensor, actions: Tensor, past: i
     caches = tiny.caches_after(
         predictor, latents[:, :past], actions[:, :past], max_frames=latents.shape[1]
     )
+    conditions = predictor.condition(actions)
     steps = range(past, latents.shape[1])
-    return torch.stack([predictor.step(latents[:, t], actions[:, t], caches) for t in steps], 1)
+    return torch.stack([predictor.step(latents[:, t], conditions[:, t], caches) for t in steps], 1)
 
 
 @torch.no_grad()
@@ -133,11 +134,12 @@ def test_copies_share_one_past(predictor, batch) -> None:
     candidates = torch.randn(6, 2, generator=torch.Generator().manual_seed(2))
     shared = tiny.caches_after(predictor, latents[:, :2], actions[:, :2], max_frames=3, copies=3)
     newest = latents[:, 2].repeat_interleave(3, dim=0)
-    together = predictor.step(newest, candidates, shared)
+    conditions = predictor.condition(candidates.unsqueeze(1))[:, 0]
+    together = predictor.step(newest, conditions, shared)
     for row in range(6):
         problem = slice(row // 3, row // 3 + 1)
         own = tiny.caches_after(predictor, latents[problem, :2], actions[problem, :2], max_frames=3)
-        alone = predictor.step(latents[problem, 2], candidates[row : row + 1], own)
+        alone = predictor.step(latents[problem, 2], conditions[row : row + 1], own)
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -159,7 +161,7 @@ def test_more_frames_than_trained_on_are_refused(predictor, batch) -> None:
         predictor(latents[:, [0, 0, 1, 2, 3, 4]], actions[:, [0, 0, 1, 2, 3, 4]])
     caches = tiny.caches_after(predictor, latents, actions, max_frames=6)
     with pytest.raises(ValueError, match=message):
-        predictor.step(latents[:, 0], actions[:, 0], caches)
+        predictor.step(latents[:, 0], predictor.condition(actions)[:, 0], caches)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +171,11 @@ def test_more_frames_than_trained_on_are_refused(predictor, batch) -> None:
 def test_shapes_that_disagree_are_named(predictor, latents: tuple, actions: tuple) -> None:
     with pytest.raises(ValueError, match=r"wanted latents \(B, T, 6, D\) and actions \(B, T, 2\)"):
         predictor(torch.zeros(latents), torch.zeros(actions))
+
+
+def test_candidates_of_another_width_are_named(predictor) -> None:
+    with pytest.raises(ValueError, match=r"wanted actions \(B, T, 2\), got \(4, 3, 1\)"):
+        predictor.condition(torch.zeros(4, 3, 1))
 
 
 def test_a_new_predictor_copies_and_every_part_of_it_learns(batch) -> None:

@@ -125,12 +125,9 @@ def test_cached_steps_are_the_parallel_pass(past: int, proprio_dim: int | None) 
     wanted = predictor(latents, actions, states)[:, past:]
     before = [None if x is None else x[:, :past] for x in (latents, actions, states)]
     caches = tiny.caches_after(predictor, *before, max_frames=FRAMES)
-    stepped = [
-        predictor.step(
-            latents[:, t], actions[:, t], caches, None if states is None else states[:, t]
-        )
-        for t in range(past, FRAMES)
-    ]
+    conditions = predictor.condition(actions, states)
+    steps = range(past, FRAMES)
+    stepped = [predictor.step(latents[:, t], conditions[:, t], caches) for t in steps]
     torch.testing.assert_close(torch.stack(stepped, 1), wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -146,12 +143,12 @@ def test_bfloat16_is_close() -> None:
 def test_poses_are_not_rounded_to_bfloat16() -> None:
     """Half a degree near pi is less than bfloat16 can tell apart, yet counts."""
     predictor = small_predictor().bfloat16()
-    latents, actions, states = small_batch()
+    _, actions, states = small_batch()
     turned = states.clone()
     states[..., 0], turned[..., 0] = 3.125, 3.125 + 0.007
     assert torch.equal(states.bfloat16(), turned.bfloat16())
-    before, _ = predictor._embed(latents, actions, states)
-    after, _ = predictor._embed(latents, actions, turned)
+    before = predictor.condition(actions, states)
+    after = predictor.condition(actions, turned)
     assert not torch.equal(before[:, :, 1], after[:, :, 1])
 
 

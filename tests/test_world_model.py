@@ -103,6 +103,30 @@ def test_the_past_is_computed_once_per_problem(monkeypatch) -> None:
     assert rows == [(3, 2)] + [(12, 1)] * HORIZON
 
 
+def test_what_conditions_a_rollout_is_computed_once(monkeypatch) -> None:
+    """For all steps of all candidates, and for the observed past."""
+    model = world()
+    shapes = []
+    condition = model.predictor.condition
+    monkeypatch.setattr(
+        model.predictor,
+        "condition",
+        lambda actions, proprio: (shapes.append(actions.shape), condition(actions, proprio))[1],
+    )
+    model.rollout(*problem(3))
+    assert shapes == [(3, 2, 2), (12, HORIZON, 2)]
+
+
+def test_gradients_are_followed_only_where_actions_want_them() -> None:
+    """Not because the caller's gradient mode is on: nothing is kept for a backward pass."""
+    model = world()
+    context, past, actions = problem(1)
+    settings = {"goal": torch.zeros(3, 6, 12), "cost": GoalCost(distance="l2", over_steps="sum")}
+    assert torch.is_grad_enabled()
+    assert not model.costs(context, past, actions, **settings).requires_grad
+    assert model.costs(context, past, actions.requires_grad_(), **settings).requires_grad
+
+
 def test_a_plan_computes_its_past_once(monkeypatch) -> None:
     """However many rounds the planner takes and chunks there are; without a past, never."""
     model = world(memory_mb=1e-6)

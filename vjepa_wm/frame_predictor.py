@@ -1,7 +1,7 @@
 """What every action-conditioned predictor does: predict the next frame, in parallel or cached.
 
 Shapes: B trajectories, T model steps, P patch tokens and S tokens in all per frame, D latent width,
-A action width, Q proprio width, W width of the predictor.
+A action width, Q proprio width, W width of the predictor, K rows of what conditions a frame.
 """
 
 from abc import ABC, abstractmethod
@@ -19,8 +19,8 @@ class FramePredictor(nn.Module, ABC):
     """Block-causal over frames: tokens of frame t see all tokens of frames <= t.
 
     The output at t is the prediction of frame t + 1, layer-normed as latents are. A subclass says
-    how a frame with its action (and proprio) becomes tokens, how its blocks run, and what comes
-    out; that `forward`, `observe` and `step` agree is settled here, once.
+    what actions (and proprio) become, how a frame becomes tokens, how its blocks run, and what
+    comes out; that `forward`, `observe` and `step` agree is settled here, once.
 
     Args:
         latent_dim: width D of latents.
@@ -59,10 +59,12 @@ class FramePredictor(nn.Module, ABC):
         """The blocks, first to last."""
 
     @abstractmethod
-    def _embed(
-        self, latents: Tensor, actions: Tensor, proprio: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Turn frames into tokens (B, T, S, W), and what conditions each frame, (B, T, 1, W)."""
+    def _condition(self, actions: Tensor, proprio: Tensor | None) -> Tensor:
+        """Turn actions (B, T, A) and proprio into what conditions each frame, (B, T, K, W)."""
+
+    @abstractmethod
+    def _embed(self, latents: Tensor, condition: Tensor) -> Tensor:
+        """Turn frames under their conditions into tokens (B, T, S, W)."""
 
     @abstractmethod
     def _rope(self, first: int, end: int) -> Rope:
@@ -70,7 +72,7 @@ class FramePredictor(nn.Module, ABC):
 
     @abstractmethod
     def _through_blocks(
-        self, x: Tensor, condition: Tensor | None, rope: Rope, caches: Sequence["Cache"]
+        self, x: Tensor, condition: Tensor, rope: Rope, caches: Sequence["Cache"]
     ) -> Tensor:
         """Run tokens (B, T, S, W) through every block, each with its cache."""
 
@@ -93,8 +95,9 @@ class FramePredictor(nn.Module, ABC):
             SettingError: more frames than trained on, shapes that disagree, or proprio missing
                 or given to a predictor without.
         """
-        self._check(latents, actions, proprio, first=0)
-        x, condition = self._embed(latents, actions, proprio)
+        self._check(latents, actions)
+        condition = self.condition(actions, proprio)
+        x = self._embed(latents, condition)
         rope = self._rope(0, latents.shape[1])
         x = self._through_blocks(x, condition, rope, [None] * len(self.layers))
         return self._output(latents, x)
@@ -110,37 +113,48 @@ class FramePredictor(nn.Module, ABC):
         Returns:
             What `step` attends to beside its own frames, for any number of candidates.
         """
-        self._check(latents, actions, proprio, first=0)
+        self._check(latents, actions)
         if latents.shape[1] == 0:
             return Past((None,) * len(self.layers))
-        x, condition = self._embed(latents, actions, proprio)
+        condition = self.condition(actions, proprio)
+        x = self._embed(latents, condition)
         recorders = [_Recorder() for _ in self.layers]
         self._through_blocks(x, condition, self._rope(0, latents.shape[1]), recorders)
         return Past(tuple((recorder.keys, recorder.values) for recorder in recorders))
 
-    def step(
-        self,
-        latents: Tensor,
-        action: Tensor,
-        caches: list[KVCache],
-        proprio: Tensor | None = None,
-    ) -> Tensor:
+    def condition(self, actions: Tensor, proprio: Tensor | None = None) -> Tensor:
+        """Compute what conditions the frames, which does not depend on what is in them.
+
+        Once for all steps of a rollout, whose actions are known beforehand.
+
+        Args:
+            actions: (B, T, A).
+            proprio: (B, T, Q), where the predictor takes it.
+
+        Returns:
+            (B, T, K, W), for `step` frame by frame; what the K rows are is the predictor's.
+
+        Raises:
+            SettingError: shapes that disagree, or proprio missing or given to a predictor without.
+        """
+        self._check_conditions(actions, proprio)
+        return self._condition(actions, proprio)
+
+    def step(self, latents: Tensor, condition: Tensor, caches: list[KVCache]) -> Tensor:
         """Predict one frame further, computing only the newest frame's tokens.
 
         Args:
             latents: (B, P, D) the newest frame.
-            action: (B, A) the action taken at it.
+            condition: (B, K, W) of it: of the action taken at it, and the proprio.
             caches: keys and values of the frames before; the newest frame's are added.
-            proprio: (B, Q) at it, where the predictor takes it.
 
         Returns:
             (B, P, D), the next frame: what `forward` gives at its last position.
         """
-        latents, action = latents.unsqueeze(1), action.unsqueeze(1)
-        proprio = None if proprio is None else proprio.unsqueeze(1)
+        latents, condition = latents.unsqueeze(1), condition.unsqueeze(1)
         first = caches[0].length // self.tokens_per_frame
-        self._check(latents, action, proprio, first=first)
-        x, condition = self._embed(latents, action, proprio)
+        self.check_length(first + 1)
+        x = self._embed(latents, condition)
         x = self._through_blocks(x, condition, self._rope(first, first + 1), caches)
         return self._output(latents, x).squeeze(1)
 
@@ -168,25 +182,29 @@ class FramePredictor(nn.Module, ABC):
                 "shorten the context or the planning horizon"
             )
 
-    def _check(
-        self, latents: Tensor, actions: Tensor, proprio: Tensor | None, *, first: int
-    ) -> None:
-        self.check_length(first + latents.shape[1])
+    def _check(self, latents: Tensor, actions: Tensor) -> None:
+        self.check_length(latents.shape[1])
         wanted = (*latents.shape[:2], self.action_dim)
         if actions.shape != wanted or latents.shape[2] != self.num_patches:
             raise SettingError(
                 f"wanted latents (B, T, {self.num_patches}, D) and actions (B, T, "
                 f"{self.action_dim}), got {tuple(latents.shape)} and {tuple(actions.shape)}"
             )
+
+    def _check_conditions(self, actions: Tensor, proprio: Tensor | None) -> None:
+        if actions.ndim != 3 or actions.shape[2] != self.action_dim:
+            raise SettingError(
+                f"wanted actions (B, T, {self.action_dim}), got {tuple(actions.shape)}"
+            )
         if self.proprio_dim is None and proprio is None:
             return
         if self.proprio_dim is None:
             raise SettingError("this predictor takes no proprio, got some: leave it out")
-        if proprio is None or proprio.shape != (*wanted[:2], self.proprio_dim):
+        if proprio is None or proprio.shape != (*actions.shape[:2], self.proprio_dim):
             got = "none" if proprio is None else tuple(proprio.shape)
             raise SettingError(
-                f"this predictor wants proprio (B, T, {self.proprio_dim}) with its latents "
-                f"{tuple(latents.shape)}, got {got}"
+                f"this predictor wants proprio (B, T, {self.proprio_dim}) with its actions "
+                f"{tuple(actions.shape)}, got {got}"
             )
 
 

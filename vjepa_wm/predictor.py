@@ -24,6 +24,9 @@ from vjepa_wm.vjepa2_ac import PREDICTORS, published_path, read_predictor
 SHIPPED = ("reacher", "two_rooms", "push", "push_t")  # world models inside the package
 
 
+MODULATIONS = 6  # shift, scale and gate of attention, then of the MLP
+
+
 class ModulatedBlock(nn.Module):
     """Pre-norm block whose shift, scale and gate are set per frame by the action (AdaLN).
 
@@ -42,22 +45,27 @@ class ModulatedBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.modulation = nn.Linear(dim, 6 * dim) if is_conditioned else _Constant(6 * dim)
 
+    def modulate(self, condition: Tensor) -> Tensor:
+        """Turn conditions (B, T, 1, W) into the six rows `forward` takes, (B, T, 6, W)."""
+        rows = self.modulation(condition).unflatten(-1, (MODULATIONS, -1)).squeeze(2)
+        return rows + rows.new_tensor([0, 1, 1, 0, 1, 1]).unsqueeze(1)
+
     def forward(
         self,
         x: Tensor,
-        condition: Tensor,
+        modulations: Tensor,
         rope: Rope | Tensor,
         *,
         mask: Tensor | None = None,
         cache: Cache = None,
     ) -> Tensor:
-        """Map frames (B, T, P, W) to (B, T, P, W) under a condition per frame (B, T, 1, W)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, dim=-1)
+        """Map frames (B, T, P, W) to (B, T, P, W) under their modulations (B, T, 6, W)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulations.unsqueeze(3).unbind(2)
         h = _modulated(self.norm1, x, shift1, scale1).flatten(1, 2)  # (B, T * P, W)
         h = self.attn(h, rope, mask=mask, cache=cache).unflatten(1, x.shape[1:3])
-        x = torch.addcmul(x, 1 + gate1, h)
+        x = torch.addcmul(x, gate1, h)
         h = _modulated(self.norm2, x, shift2, scale2)
-        return torch.addcmul(x, 1 + gate2, self.mlp(h))
+        return torch.addcmul(x, gate2, self.mlp(h))
 
 
 class _Constant(nn.Module):
@@ -77,7 +85,7 @@ def _modulated(norm: nn.LayerNorm, x: Tensor, shift: Tensor, scale: Tensor) -> T
     # With a weight and a bias PyTorch's CPU kernel is vectorised, without them it is not
     weight, bias = x.new_ones(x.shape[-1]), x.new_zeros(x.shape[-1])
     normed = F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
-    return torch.addcmul(shift, normed, 1 + scale)
+    return torch.addcmul(shift, normed, scale)
 
 
 class ActionPredictor(FramePredictor):
@@ -167,20 +175,23 @@ class ActionPredictor(FramePredictor):
         """The blocks, first to last."""
         return self.blocks
 
-    def _embed(
-        self, latents: Tensor, actions: Tensor, proprio: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _condition(self, actions: Tensor, proprio: Tensor | None) -> Tensor:
+        """Return the embedding of each frame's action and proprio, then each block's rows."""
         dtype = self.head.weight.dtype
         if self.action_embed is not None:
             condition = self.action_embed(actions.to(dtype)).unsqueeze(2)  # (B, T, 1, W)
         else:
-            condition = latents.new_zeros(*latents.shape[:2], 1, self.width, dtype=dtype)
+            condition = actions.new_zeros(*actions.shape[:2], 1, self.width, dtype=dtype)
         if proprio is not None:
             mean, std = self.proprio_mean.to(proprio.device), self.proprio_std.to(proprio.device)
             scaled = (proprio.float() - mean) / std
             condition = condition + self.proprio_embed(scaled.to(dtype)).unsqueeze(2)
-        x = self.latent_embed(latents.to(dtype)) + self.position_embed + condition
-        return x, condition
+        rows = [condition, *(block.modulate(condition) for block in self.blocks)]
+        return torch.cat(rows, dim=2)  # (B, T, 1 + 6 * depth, W)
+
+    def _embed(self, latents: Tensor, condition: Tensor) -> Tensor:
+        embedded = self.latent_embed(latents.to(self.head.weight.dtype))
+        return embedded + self.position_embed + condition[:, :, :1]
 
     def _through_blocks(
         self, x: Tensor, condition: Tensor, rope: Rope, caches: Sequence[Cache]
@@ -188,8 +199,9 @@ class ActionPredictor(FramePredictor):
         mask = frame_mask(x.shape[1], self.num_patches, x.device)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             rope = as_rotation(rope)
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x = block(x, condition, rope, mask=mask, cache=cache)
+        modulations = condition[:, :, 1:].split(MODULATIONS, dim=2)  # (B, T, 6, W) each
+        for block, rows, cache in zip(self.blocks, modulations, caches, strict=True):
+            x = block(x, rows, rope, mask=mask, cache=cache)
         return x
 
     def _output(self, latents: Tensor, x: Tensor) -> Tensor:

@@ -125,16 +125,16 @@ class TokenPredictor(FramePredictor):
         """The blocks, first to last."""
         return self.predictor_blocks
 
-    def _embed(
-        self, latents: Tensor, actions: Tensor, proprio: Tensor | None
-    ) -> tuple[Tensor, None]:
-        dtype = self.predictor_embed.weight.dtype
+    def _condition(self, actions: Tensor, proprio: Tensor | None) -> Tensor:
+        """Return the tokens of each frame's action and, where it takes states, state."""
         tokens = [_in_float32(self.action_encoder, actions)]
         if proprio is not None:
             tokens.append(_in_float32(self.state_encoder, proprio))
-        tokens = [token.to(dtype).unsqueeze(2) for token in tokens]  # (B, T, 1, W) each
-        tokens.append(self.predictor_embed(latents.to(dtype)))
-        return torch.cat(tokens, dim=2), None
+        return torch.stack(tokens, dim=2).to(self.predictor_embed.weight.dtype)
+
+    def _embed(self, latents: Tensor, condition: Tensor) -> Tensor:
+        patches = self.predictor_embed(latents.to(self.predictor_embed.weight.dtype))
+        return torch.cat([condition, patches], dim=2)
 
     def _rope(self, first: int, end: int) -> Rope:
         device = self.predictor_embed.weight.device
@@ -147,7 +147,7 @@ class TokenPredictor(FramePredictor):
         return rope_3d(positions, head_dim=self.head_dim, style="tiled")
 
     def _through_blocks(
-        self, x: Tensor, condition: None, rope: Rope, caches: Sequence[Cache]
+        self, x: Tensor, condition: Tensor, rope: Rope, caches: Sequence[Cache]
     ) -> Tensor:
         for block, cache in zip(self.predictor_blocks, caches, strict=True):
             x = block(x, rope, cache)

@@ -29,7 +29,7 @@ class DensePredictor(TokenPredictor):
     """V-JEPA 2-AC's predictor with one dense mask over all frames, all tokens to the end."""
 
     def _through_blocks(
-        self, x: Tensor, condition: None, rope: Rope, caches: Sequence[Cache]
+        self, x: Tensor, condition: Tensor, rope: Rope, caches: Sequence[Cache]
     ) -> Tensor:
         frames = x.shape[1:3]
         mask = frame_mask(*frames, x.device)

@@ -52,8 +52,9 @@ class Attention(nn.Module):
     def project(self, x: Tensor, rope: Rope | Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of `x`, each (B, heads, L, head_dim), turned by position."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, heads, head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return apply_rope(query, rope), apply_rope(key, rope), value
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, heads, L, head_dim)
+        query, key = apply_rope(qkv[:2], rope).unbind(0)
+        return query, key, qkv[2]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
