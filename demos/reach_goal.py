@@ -112,7 +112,9 @@ def make_env(cfg: DictConfig) -> gymnasium.Env:
         image_size=cfg.env.image_size,
         max_episode_steps=cfg.max_steps,
     )
-    levels = env.unwrapped.levels
+    levels = getattr(env.unwrapped, "levels", None)
+    if levels is None:
+        raise VjepaWmError(f"{cfg.env.id} has no goals to reach: wanted one with levels of them")
     if cfg.level not in levels:
         raise UnknownNameError(f"level of {cfg.env.name}", cfg.level, levels)
     return env

@@ -95,6 +95,8 @@ def build_cost(cfg: DictConfig) -> None:
 
 
 def build_planner(cfg: DictConfig) -> None:
+    if "defaults" in cfg:  # what an environment is planned with is another option
+        cfg = OmegaConf.load(CONFIGS / "planner" / f"{cfg.defaults[0]}.yaml")
     planner = instantiate(cfg)
     assert isinstance(planner, Planner)
     width = len(cfg.low) if "low" in cfg else 2
@@ -196,6 +198,16 @@ def test_every_choice_of_every_verb_composes(name: str) -> None:
     for choice in (next(iter(entry)) for entry in defaults if isinstance(entry, DictConfig)):
         for option in (CONFIGS / choice.partition("@")[0]).glob("*.yaml"):
             check_overrides(name, [f"{choice}={option.stem}"])
+
+
+@pytest.mark.parametrize("env", sorted(path.stem for path in (CONFIGS / "env").glob("*.yaml")))
+@pytest.mark.parametrize("name", ["evaluate", "diagnose", "benchmark", "reach_goal"])
+def test_every_environment_has_its_planner_and_takes_another(name: str, env: str) -> None:
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        planned = hydra.compose(name, overrides=[f"env={env}"]).planner
+        chosen = hydra.compose(name, overrides=[f"env={env}", "planner=mppi"]).planner
+    wanted = "planners.CEM" if env == "push" else "planners.ICEM"
+    assert (planned._target_, chosen._target_) == (wanted, "planners.MPPI")
 
 
 @pytest.mark.parametrize(("name", "at_most"), [("compact", 3e6), ("compact_s", 22e6)])

@@ -297,13 +297,11 @@ def help_text(config_name: str, summary: str) -> str:
     """
     folder = resources.files("configs")
     text = (folder / f"{config_name}.yaml").read_text(encoding="utf-8")
-    defaults = OmegaConf.create(text).pop("defaults", [])
+    defaults = [entry for entry in _defaults(text) if isinstance(entry, dict)]
+    chosen = {choice: option for entry in defaults for choice, option in entry.items()}
     parts = [inspect.cleandoc(summary), f"Options, written key=value (configs/{config_name}.yaml):"]
     parts.append(_indented(_without_defaults(text)))
-    for entry in defaults:
-        if not isinstance(entry, DictConfig):
-            continue
-        choice, option = next(iter(entry.items()))
+    for choice, option in chosen.items():
         # "trainer@metric_trainer" is an option of the group trainer, put into metric_trainer.
         group, _, package = choice.partition("@")
         if "hydra" in group or not (folder / group).is_dir():
@@ -313,7 +311,11 @@ def help_text(config_name: str, summary: str) -> str:
             for path in (folder / group).iterdir()
             if path.name.endswith(".yaml")
         )
-        head = f"{choice}=  one of: {', '.join(names)}; default {option}. "
+        # "${env}" is an option of the name that was chosen for env
+        followed = re.fullmatch(r"\$\{(.+)\}", f"{option}")
+        default = chosen[followed[1]] if followed else f"{option}"
+        of_what = f"that of {followed[1]}, " if followed else ""
+        head = f"{choice}=  one of: {', '.join(names)}; default {of_what}{default}. "
         bodies = {
             name: (folder / group / f"{name}.yaml").read_text(encoding="utf-8") for name in names
         }
@@ -321,10 +323,17 @@ def help_text(config_name: str, summary: str) -> str:
             parts.append(f"{head}Each sets some options of the others.")
             continue
         parts.append(f"{head}Its options, written {package or group}.key=value:")
-        if f"{option}" in names:
-            parts.append(_indented(_without_defaults(bodies[f"{option}"])))
+        if default in names:
+            based_on = [base for base in _defaults(bodies[default]) if base in names]
+            options = [_without_defaults(bodies[name]) for name in (default, *based_on)]
+            parts.append(_indented("\n".join(options)))
     parts.append("Flags: --help, --cfg job (show the config), -m (sweep over a=1,2), --config-dir")
     return "\n\n".join(parts)
+
+
+def _defaults(text: str) -> list[str | dict[str, str]]:
+    """Return the ``defaults`` list of a config file, as it is written."""
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False).pop("defaults", [])
 
 
 def _without_defaults(text: str) -> str:

@@ -131,6 +131,7 @@ def test_image_size_is_the_environments_own(run, tmp_path: Path, capsys) -> None
     [
         ("epsiodes=2", "unknown option 'epsiodes'. Did you mean 'episodes'"),
         ("env=reachr", "unknown option of 'env' 'reachr'. Did you mean 'reacher'"),
+        ("env=play", "Play-v0 has no goals to reach"),
         ("cost=metrik", "Did you mean 'metric'"),
         ("level=neer", "unknown level of reacher 'neer'. Did you mean 'near'"),
         ("model=pussh", "unknown world model 'pussh'. Did you mean 'push'"),
