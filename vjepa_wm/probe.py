@@ -193,6 +193,7 @@ def encode(
         others=others,
         mode=mode,
         num_frames=num_frames,
+        has_places=cfg.has_places,
         seed=cfg.seed,
     )
     with torch.device("meta"):  # a head that cannot be made says so before hours of encoding

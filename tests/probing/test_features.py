@@ -70,13 +70,16 @@ def test_clips_that_cannot_be_encoded_are_refused(mode: str, frames: int, said: 
         clip_mode(tiny.encoder(), mode, num_frames=frames)
 
 
-def made_beside(others: dict[str, FrozenEncoder], *, mode: str) -> list[ClipFeatures]:
+def made_beside(
+    others: dict[str, FrozenEncoder], *, mode: str, has_places: bool = False
+) -> list[ClipFeatures]:
     return all_features(
         tiny.encoder(pool=2),
         floors=("random", "pixels"),
         others=others,
         mode=mode,
         num_frames=4,
+        has_places=has_places,
         seed=0,
     )
 
@@ -107,12 +110,31 @@ def test_another_encoder_must_see_such_clips_too() -> None:
         made_beside({"single": single}, mode="video")
 
 
-def test_frame_by_frame_tokens_know_when_they_were() -> None:
-    pixels = tiny.pixels(1, 1, 16, 16).expand(-1, 4, -1, -1, -1)
-    frames = encoder_features(mode="frames")(pixels).unflatten(1, (4, 4))
+def test_frame_by_frame_tokens_know_when_they_were(tmp_path: Path) -> None:
+    still = Recorded(tiny.pixels(1, 1, 16, 16).expand(-1, 4, -1, -1, -1))
+    make = encoder_features(mode="frames")
+    tokens = build_or_open(still, make, root=tmp_path).take(np.array([0]))
+    frames = tokens.unflatten(1, (4, 4))
     assert not torch.allclose(frames[:, 0], frames[:, 3], atol=0.1)
-    single = encoder_features(mode="frames", num_frames=1)(pixels[:, :1])
-    torch.testing.assert_close(single, encoder_features().encoder.encode(pixels[:, :1])[:, 0])
+    shift = (frames - make(torch.from_numpy(still.pixels)).unflatten(1, (4, 4)))[0]
+    torch.testing.assert_close(shift[:, 0], shift[:, 3], atol=1e-2, rtol=0)  # time alone
+    assert encoder_features(mode="frames", num_frames=1).places is None
+
+
+@pytest.mark.parametrize(("mode", "tokens"), [("video", 2 * 4), ("frames", 4 * 4)])
+def test_tokens_are_told_where_they_are(clips, tmp_path: Path, mode: str, tokens: int) -> None:
+    """Every token something else, the same in every clip; nothing is encoded again for it."""
+    settings = {"name": "tiny", "weights": "0", "mode": mode, "num_frames": 4}
+    encoder = tiny.encoder(pool=2)
+    build_or_open(clips, EncoderFeatures(encoder, **settings), root=tmp_path)
+    make = EncoderFeatures(encoder, **settings, has_places=True)
+    placed = build_or_open(clips, make, root=tmp_path)
+    assert clips.asked == list(range(5))
+    wanted = make(torch.from_numpy(clips.pixels)) + make.places
+    torch.testing.assert_close(placed.take(np.array([4, 1])), wanted[[4, 1]], atol=1e-2, rtol=1e-2)
+    assert len(torch.unique(make.places, dim=0)) == tokens
+    rows = made_beside({"other": encoder}, mode=mode, has_places=True)
+    assert [row.places is not None for row in rows] == [True, True, True, False]  # not of pixels
 
 
 def test_a_pixel_token_holds_its_patch_and_its_place() -> None:

@@ -43,7 +43,7 @@ def protocol(make_head=attentive, **changed: object) -> ProbeProtocol:
 
 
 def features_of(tokens: np.ndarray) -> Features:
-    return Features([tokens.astype(np.float16)], {}, device="cpu")
+    return Features([tokens.astype(np.float16)], {}, places=None, device="cpu")
 
 
 def hidden(values: np.ndarray, *, tokens: int = 6, width: int = 16) -> Features:

@@ -54,14 +54,21 @@ class Features:
     Args:
         shards: (N_i, L, D) float16 each.
         unreadable: Row -> why this clip could not be read; its tokens mean nothing.
+        places: Added to the tokens of every clip, (L, D); None adds nothing.
         device: Where tokens are wanted.
     """
 
     def __init__(
-        self, shards: list[NDArray], unreadable: dict[int, str], *, device: torch.device | str
+        self,
+        shards: list[NDArray],
+        unreadable: dict[int, str],
+        *,
+        places: Tensor | None,
+        device: torch.device | str,
     ) -> None:
         self._arrays = FrameArrays(shards)
         self.unreadable = unreadable
+        self._places = None if places is None else places.to(device)
         self.device = device
 
     def __len__(self) -> int:
@@ -76,7 +83,8 @@ class Features:
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Read the tokens of clips (B,): float32 (B, L, D)."""
         tokens = self._arrays.gather(rows[:, None])[:, 0]
-        return torch.from_numpy(tokens).to(self.device).float()
+        tokens = torch.from_numpy(tokens).to(self.device).float()
+        return tokens if self._places is None else tokens + self._places
 
 
 def build_or_open(
@@ -118,7 +126,7 @@ def build_or_open(
         for row, reason in manifest[str(i)]["unreadable"].items()
     }
     arrays = [np.load(_path(folder, i), mmap_mode="r") for i in range(len(shards))]
-    return Features(arrays, unreadable, device=device)
+    return Features(arrays, unreadable, places=make.places, device=device)
 
 
 def _shards(count: int, shape: tuple[int, int]) -> list[NDArray[np.int64]]:

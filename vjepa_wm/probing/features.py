@@ -29,12 +29,14 @@ class ClipFeatures(Protocol):
         name: What the row of the table is called.
         identity: Everything that changes the tokens, for the cache.
         shape: Tokens L of a clip and their width D.
+        places: What is added to the tokens of every clip when they are read, (L, D), or None.
         batch_size: Clips at a time that fit into memory.
     """
 
     name: str
     identity: dict[str, Any]
     shape: tuple[int, int]
+    places: Tensor | None
     batch_size: int
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -75,7 +77,8 @@ class EncoderFeatures:
     """Tokens of an encoder: of whole clips, or of frame after frame.
 
     Frames that are encoded one by one do not know when they were: a fixed table of time is added to
-    their tokens.
+    their tokens. Tokens with rotary positions hardly know where they are, either: `has_places` adds
+    a table of time, row and column.
 
     Args:
         encoder: On its device.
@@ -83,10 +86,18 @@ class EncoderFeatures:
         weights: Digest of its weights.
         mode: `video` or `frames`.
         num_frames: Frames of a clip.
+        has_places: Whether tokens are told where they are.
     """
 
     def __init__(
-        self, encoder: FrozenEncoder, *, name: str, weights: str, mode: ClipMode, num_frames: int
+        self,
+        encoder: FrozenEncoder,
+        *,
+        name: str,
+        weights: str,
+        mode: ClipMode,
+        num_frames: int,
+        has_places: bool = False,
     ) -> None:
         self.encoder = encoder
         self.name = name
@@ -94,6 +105,12 @@ class EncoderFeatures:
         per_frame, width = encoder.latent_shape
         steps = num_frames // encoder.vit.tubelet_size if mode == "video" else num_frames
         self.shape = (steps * per_frame, width)
+        self.places = None
+        if has_places:
+            self.places = sincos_table((steps, *encoder.grid), dim=width)[0]
+        elif mode == "frames" and num_frames > 1:
+            times = sincos_table((num_frames, 1, 1), dim=width)[0]
+            self.places = times.repeat_interleave(per_frame, dim=0)
         self.device = next(encoder.parameters()).device
         if mode == "video":
             self.batch_size = frames_per_batch(encoder.clip_bytes(num_frames), self.device)
@@ -103,7 +120,7 @@ class EncoderFeatures:
             "features": "encoder",
             "name": encoder.name,
             "weights": weights,
-            "clip": mode,
+            "clip": mode if mode == "video" else "frames without times",
             "preprocessing": encoder.preprocessing,
         }
 
@@ -113,20 +130,14 @@ class EncoderFeatures:
         pixels = pixels.to(self.device)
         if self.mode == "video":
             return self.encoder.encode_clips(pixels).flatten(1, 2).cpu()
-        latents = self.encoder.encode(pixels).cpu()  # (B, T, P, D)
-        frames = latents.shape[1]
-        if frames > 1:
-            table = sincos_table((frames, 1, 1), dim=latents.shape[-1])
-            latents = latents + table.transpose(0, 1)
-        return latents.flatten(1, 2)
+        return self.encoder.encode(pixels).flatten(1, 2).cpu()
 
 
 class PixelFeatures:
     """Raw pixels in as many tokens as an encoder's, of the same width: the floor without a network.
 
     A token holds the pixels of its tubelet and patch, averaged to a square so small that they fill
-    at most half of the width; the rest is a fixed table of its place in time, row and column, which
-    an encoder's tokens know as well.
+    at most half of the width; the rest is a fixed table of its place in time, row and column.
 
     Args:
         encoder: The encoder they stand beside; prepares the pixels, too.
@@ -135,6 +146,7 @@ class PixelFeatures:
     """
 
     name = "pixels"
+    places = None
 
     def __init__(self, encoder: FrozenEncoder, *, mode: ClipMode, num_frames: int) -> None:
         self.encoder = encoder
@@ -179,6 +191,7 @@ def all_features(
     others: Mapping[str, FrozenEncoder],
     mode: ClipMode,
     num_frames: int,
+    has_places: bool,
     seed: int,
 ) -> list[ClipFeatures]:
     """Return the features of an encoder and of what stands beside it.
@@ -189,21 +202,25 @@ def all_features(
         others: Further encoders, by the name of their row.
         mode: `video` or `frames`, for all of them.
         num_frames: Frames of a clip.
+        has_places: Whether the tokens of encoders, too, are told where they are.
         seed: Of the random weights.
 
     Raises:
         SettingError: Another encoder cannot see clips in this mode, or two rows have one name.
     """
     how = {"mode": mode, "num_frames": num_frames}
+    placed = {**how, "has_places": has_places}
     made: list[ClipFeatures] = [
-        EncoderFeatures(encoder, name=encoder.name, weights=encoder.digest, **how)
+        EncoderFeatures(encoder, name=encoder.name, weights=encoder.digest, **placed)
     ]
     for name, other in others.items():
         clip_mode(other, mode, num_frames=num_frames)
-        made.append(EncoderFeatures(other, name=name, weights=other.digest, **how))
+        made.append(EncoderFeatures(other, name=name, weights=other.digest, **placed))
     if "random" in floors:
         other = random_encoder(encoder, seed=seed)
-        made.append(EncoderFeatures(other, name="random", weights=state_digest(other.vit), **how))
+        made.append(
+            EncoderFeatures(other, name="random", weights=state_digest(other.vit), **placed)
+        )
     if "pixels" in floors:
         made.append(PixelFeatures(encoder, **how))
     names = [make.name for make in made]
