@@ -22,8 +22,6 @@ from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path, read_predictor
 
 SHIPPED = ("reacher", "two_rooms", "push", "push_t")  # world models inside the package
-
-
 MODULATIONS = 6  # shift, scale and gate of attention, then of the MLP
 
 
@@ -43,12 +41,15 @@ class ModulatedBlock(nn.Module):
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS, elementwise_affine=False)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.modulation = nn.Linear(dim, 6 * dim) if is_conditioned else _Constant(6 * dim)
+        rows = MODULATIONS * dim
+        self.modulation = nn.Linear(dim, rows) if is_conditioned else _Constant(rows)
+        neutral = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0])  # scales and gates start at one
+        self.register_buffer("neutral", neutral.unsqueeze(1), persistent=False)
 
     def modulate(self, condition: Tensor) -> Tensor:
         """Turn conditions (B, T, 1, W) into the six rows `forward` takes, (B, T, 6, W)."""
         rows = self.modulation(condition).unflatten(-1, (MODULATIONS, -1)).squeeze(2)
-        return rows + rows.new_tensor([0, 1, 1, 0, 1, 1]).unsqueeze(1)
+        return rows + self.neutral.to(rows.dtype)
 
     def forward(
         self,
