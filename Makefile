@@ -25,8 +25,11 @@ gl:
 	  { echo "make: no python3 found, wanted 3.11 or newer. On Debian or Ubuntu: apt-get install -y python3 python3-pip"; exit 1; }
 	@$(PYTHON) -I vjepa_wm/preflight.py gl
 
+# A process per core, of one thread each; tests of one file stay together and share what they made.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: setup  ## run the quick tests
-	$(PY) -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # What some tests compare with; offline those are skipped.
 $(STAMP_ALL): $(STAMP)
@@ -36,7 +39,7 @@ $(STAMP_ALL): $(STAMP)
 test-all: setup $(STAMP_ALL)  ## run every test and the linter
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
-	$(PY) -m pytest -q
+	$(PYTEST)
 
 demo: setup  ## reach goal images live with the shipped weights
 	$(PY) -m demos.reach_goal env=reacher episodes=3
