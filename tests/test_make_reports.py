@@ -37,7 +37,7 @@ def test_all_that_is_measured_is_in_one_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(monkeypatch, "envs=[reacher]")
+    run(monkeypatch, "envs=[reacher]", "cards=cards")
     page = (tmp_path / "docs" / "reports" / "reacher.html").read_text()
     (folder,) = (tmp_path / "runs" / "reports" / "reacher").iterdir()
     names = {"training", "latents", "policy", "decoder", "diagnosed"}  # what is measured with
@@ -48,6 +48,9 @@ def test_all_that_is_measured_is_in_one_page(
     assert 'src="http' not in page
     rows = read_json(folder / "near" / "summary.json")["rows"]
     assert [row["agent"] for row in rows] == ["random", "bc", "mpc", "simulator"]
+    cards = tmp_path / "cards" / "reacher"
+    assert read_json(cards / "evaluation.json")[0]["rows"] == rows
+    assert "| near | bc |" in (cards / "README.md").read_text()
     shown = capfd.readouterr().out
     assert "report: docs/reports/reacher.html" in shown and "left out" not in shown
 

@@ -16,7 +16,7 @@ from vjepa_wm.evaluation.html.report import write_page
 from vjepa_wm.evaluation.html.runs import DIAGNOSTICS_FILE, SURPRISE_FILE
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.evaluation.tasks import load_task_set
-from vjepa_wm.make_weights import check_names, check_tasks
+from vjepa_wm.make_weights import check_names, check_tasks, write_card
 from vjepa_wm.predictor import open_world_model
 from vjepa_wm.stages import check_jobs, run_stage
 
@@ -42,8 +42,12 @@ def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
     runs = Runs(env, Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
     policy, decoder = learn(cfg, runs, takes_proprio=loaded.config["integrator"] is not None)
     shown = (f"policy={policy}", f"decoder={decoder}")
-    for level in load_task_set(env).levels:
+    measured = [
         runs.once("evaluate", level, SUMMARY_FILE, *success_options(cfg, level), *shown)
+        for level in load_task_set(env).levels
+    ]
+    if cfg.cards is not None:
+        write_card(Path(cfg.cards) / env, loaded.config, measured)
     if cfg.budget_episodes:
         runs.once("evaluate", "budget", SUMMARY_FILE, *budget_options(cfg))
     data = runs.collect(cfg, "diagnosed", episodes=cfg.diagnosed_episodes, seed=cfg.diagnosed_seed)

@@ -8,9 +8,10 @@ one per core.
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -183,21 +184,33 @@ def ship(run_folder: Path, cfg: DictConfig, name: str) -> None:
 
 def write_cards(cfg: DictConfig) -> None:
     """Write a model card beside every shipped checkpoint."""
-    cards = {}
     if cfg.pretrain_steps is not None:
         folder = target(cfg, "compact")
-        cards[folder] = encoder_card(read_json(folder / CONFIG))
+        write_text(folder / "README.md", encoder_card(read_json(folder / CONFIG)))
     for env in cfg.minutes:
         folder = target(cfg, env)
-        summaries = [
-            read_json(evaluation_run(cfg, env, level) / SUMMARY_FILE)
-            for level in load_task_set(env).levels
-        ]
-        cards[folder] = world_model_card(read_json(folder / CONFIG), summaries)
-        write_json(folder / EVALUATION, summaries)
-    for folder, text in cards.items():
-        with atomic_path(folder / "README.md") as path:
-            path.write_text(text)
+        runs = [evaluation_run(cfg, env, level) for level in load_task_set(env).levels]
+        write_card(folder, read_json(folder / CONFIG), runs)
+
+
+def write_card(folder: Path, config: Mapping[str, Any], runs: Iterable[Path]) -> None:
+    """Write the card of a world model, and the measurements in it as numbers.
+
+    Args:
+        folder: Where to.
+        config: Of its checkpoint.
+        runs: Folders of its evaluations, one per level.
+    """
+    summaries = [read_json(run / SUMMARY_FILE) for run in runs]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / EVALUATION, summaries)
+    write_text(folder / "README.md", world_model_card(config, summaries))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
 
 
 if __name__ == "__main__":
