@@ -90,29 +90,30 @@ def test_proprio_is_moved_along_the_candidates(context_len: int) -> None:
     assert float((other - imagined).abs().mean()) > 1e-3
 
 
+def shapes_given(monkeypatch, model: WorldModel, name: str) -> list[torch.Size]:
+    """Watch a method of the predictor: the shapes of its first arguments, as it is called."""
+    shapes = []
+    method = getattr(model.predictor, name)
+
+    def watched(first: Tensor, *others: object) -> Tensor:
+        shapes.append(first.shape)
+        return method(first, *others)
+
+    monkeypatch.setattr(model.predictor, name, watched)
+    return shapes
+
+
 def test_the_past_is_computed_once_per_problem(monkeypatch) -> None:
     model = world()
-    rows = []
-    embed = model.predictor._embed
-    monkeypatch.setattr(
-        model.predictor,
-        "_embed",
-        lambda latents, *given: (rows.append(latents.shape[:2]), embed(latents, *given))[1],
-    )
+    shapes = shapes_given(monkeypatch, model, "_embed")
     model.rollout(*problem(3))
-    assert rows == [(3, 2)] + [(12, 1)] * HORIZON
+    assert [shape[:2] for shape in shapes] == [(3, 2)] + [(12, 1)] * HORIZON
 
 
 def test_what_conditions_a_rollout_is_computed_once(monkeypatch) -> None:
     """For all steps of all candidates, and for the observed past."""
     model = world()
-    shapes = []
-    condition = model.predictor.condition
-    monkeypatch.setattr(
-        model.predictor,
-        "condition",
-        lambda actions, proprio: (shapes.append(actions.shape), condition(actions, proprio))[1],
-    )
+    shapes = shapes_given(monkeypatch, model, "condition")
     model.rollout(*problem(3))
     assert shapes == [(3, 2, 2), (12, HORIZON, 2)]
 
@@ -132,20 +133,15 @@ def test_a_plan_computes_its_past_once(monkeypatch) -> None:
     model = world(memory_mb=1e-6)
     goal = torch.zeros(3, 6, 12)
     cost = GoalCost(distance="l2", over_steps="last")
-    observed = []
-    blocks = model.predictor._through_blocks
-    monkeypatch.setattr(
-        model.predictor,
-        "_through_blocks",
-        lambda x, *given: (observed.append(x.shape[1]), blocks(x, *given))[1],
-    )
+    shapes = shapes_given(monkeypatch, model, "_through_blocks")
     for context_len, frames in ((3, [2]), (1, [])):
-        observed.clear()
+        shapes.clear()
         context, past, actions = problem(context_len)
         imagination = model.observe(context, past)
-        assert observed == frames
+        assert [shape[1] for shape in shapes] == frames
         first = imagination.costs(actions, goal=goal, cost=cost)
-        assert set(observed[len(frames) :]) == {1}  # from here on single frames only
+        later = {shape[1] for shape in shapes[len(frames) :]}
+        assert later == {1}  # from here on single frames only
         torch.testing.assert_close(imagination.costs(actions, goal=goal, cost=cost), first)
         wanted = model.costs(context, past, actions, goal=goal, cost=cost)
         torch.testing.assert_close(first, wanted)

@@ -22,7 +22,7 @@ from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.card import encoder_card, world_model_card
 from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.evaluation.tasks import load_task_set
-from vjepa_wm.files import atomic_path, read_json, write_json
+from vjepa_wm.files import atomic_path, read_json, write_json, write_text
 from vjepa_wm.loading import SHIPPED
 from vjepa_wm.stages import check_jobs, run_stage
 
@@ -202,15 +202,8 @@ def write_card(folder: Path, config: Mapping[str, Any], runs: Iterable[Path]) ->
         runs: Folders of its evaluations, one per level.
     """
     summaries = [read_json(run / SUMMARY_FILE) for run in runs]
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / EVALUATION, summaries)
     write_text(folder / "README.md", world_model_card(config, summaries))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text)
 
 
 if __name__ == "__main__":

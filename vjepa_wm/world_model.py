@@ -172,7 +172,6 @@ class WorldModel(nn.Module):
         """Score candidates (B, N, T, A) against goals, in chunks; returns (B, N).
 
         Goals are latents (B, P, D), or whatever else the cost wants of them (`vjepa_wm.costs`).
-        On a CPU several threads may ask the cost at once.
         Where actions require gradients these flow back to them; then all chunks are in memory.
         The other arguments are those of `rollout`. To score several times from the same past, as
         planners do, call `observe` once and its `costs` each time.
@@ -243,27 +242,35 @@ class Imagination:
         return self._rollout(everything, actions, self._moved(everything, actions))
 
     def costs(self, actions: Tensor, *, goal: Tensor | Goal, cost: LatentCost) -> Tensor:
-        """Score candidates (B, N, T, A) against goals; returns (B, N). See `WorldModel.costs`.
-
-        Each thread also scores what it imagined: a larger operator of the calling thread in between
-        would leave PyTorch's own threads spinning for a while on the cores that imagining wants.
-        """
+        """Score candidates (B, N, T, A) against goals; returns (B, N). See `WorldModel.costs`."""
         batch, candidates, horizon = actions.shape[:3]
         model = self.world_model
         has_grad = torch.is_grad_enabled() and actions.requires_grad
         workers = 1 if has_grad else model.workers(batch * candidates, horizon)
         chunks = _chunks(batch, candidates, model.rows_at_once(horizon, workers=workers), workers)
 
-        def scored(chunk: tuple[slice, slice]) -> Tensor:
+        def imagine(chunk: tuple[slice, slice]) -> tuple[Tensor, Tensor | None]:
             problems, columns = chunk
             some = actions[problems, columns]
-            with torch.set_grad_enabled(has_grad):
-                moved = self._moved(problems, some)
-                latents = self._rollout(problems, some, moved)
-                proprio = None if moved is None else moved[:, :, 1:]
-                return score(cost, latents, goal[problems], actions=some, proprio=proprio)
+            proprio = self._moved(problems, some)
+            return self._rollout(problems, some, proprio), proprio
 
-        found = side_by_side(scored, chunks, workers=workers)
+        def scored(together: list[tuple[slice, slice]]) -> list[Tensor]:
+            imagined = side_by_side(imagine, together, workers=workers)
+            return [
+                score(
+                    cost,
+                    latents,
+                    goal[problems],
+                    actions=actions[problems, columns],
+                    proprio=None if proprio is None else proprio[:, :, 1:],
+                )
+                for (problems, columns), (latents, proprio) in zip(together, imagined, strict=True)
+            ]
+
+        rounds = (chunks[first : first + workers] for first in range(0, len(chunks), workers))
+        with torch.set_grad_enabled(has_grad):
+            found = [costs for together in rounds for costs in scored(together)]
         per_row = sum(problems.start == 0 for problems, _ in chunks)
         rows = [torch.cat(found[i : i + per_row], dim=1) for i in range(0, len(found), per_row)]
         return torch.cat(rows, dim=0)

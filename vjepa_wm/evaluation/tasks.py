@@ -17,7 +17,7 @@ import gymnasium
 
 from vjepa_wm.data.recorder import make_env
 from vjepa_wm.errors import DataError, UnknownNameError
-from vjepa_wm.files import atomic_path, digest, read_json
+from vjepa_wm.files import digest, read_json, write_text
 from vjepa_wm.progress import Progress, no_progress
 
 FORMAT_VERSION = 1
@@ -198,8 +198,7 @@ def make_task_set(
         "tasks": [asdict(task) for task in tasks],
     }
     content_digest = _digest(content)
-    with atomic_path(path) as temporary:
-        temporary.write_text(_text({"digest": content_digest, **content}), encoding="utf-8")
+    write_text(path, _text({"digest": content_digest, **content}))
     return TaskSet(env_id, content_digest, tuple(tasks))
 
 

@@ -127,10 +127,8 @@ class EncoderFeatures:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """Map clips uint8 (B, T, H, W, C) to tokens float32 (B, L, D), on the CPU."""
-        pixels = pixels.to(self.device)
-        if self.mode == "video":
-            return self.encoder.encode_clips(pixels).flatten(1, 2).cpu()
-        return self.encoder.encode(pixels).flatten(1, 2).cpu()
+        encode = self.encoder.encode_clips if self.mode == "video" else self.encoder.encode
+        return encode(pixels.to(self.device)).flatten(1, 2).cpu()
 
 
 class PixelFeatures:

@@ -21,7 +21,7 @@ from vjepa_wm.evaluation.html.success import budget_table, charts, success_table
 from vjepa_wm.evaluation.html.training import curves
 from vjepa_wm.evaluation.html.words import criterion, flat
 from vjepa_wm.evaluation.saved import DAMAGES
-from vjepa_wm.files import atomic_path
+from vjepa_wm.files import write_text
 
 REPORT_FILE = "report.html"
 # Nothing but what is in the file may be loaded or run.
@@ -42,8 +42,7 @@ def write_page(path: str | Path, folders: Sequence[Path]) -> list[str]:
         DataError: If there is nothing to report at all.
     """
     markup, problems = page(folders)
-    with atomic_path(path) as temporary:
-        temporary.write_text(markup, encoding="utf-8")
+    write_text(path, markup)
     return problems
 
 
