@@ -99,7 +99,7 @@ ARROWS: dict[str, set[str]] = {
         "world_model",
     },
     "cli": set(),
-    "stages": {"data"},
+    "stages": {"cli", "data"},
 }
 # Third-party packages a part may import at all. Verbs and cli may use Hydra besides LIBRARY.
 LIBRARY = {

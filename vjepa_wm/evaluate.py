@@ -76,7 +76,7 @@ def main(cfg: DictConfig) -> None:
     agent=[mpc,true_dynamics,simulator] 'simulator_planner=${planner}' true_dynamics_episodes=20
     """
     names = chosen_agents(cfg)
-    tasks, tasks_digest = chosen_tasks(cfg)
+    tasks, tasks_digest = chosen_tasks(cfg, level=cfg.level, count=cfg.episodes)
     runner = EpisodeRunner(
         cfg.env.id,
         num_envs=min(cfg.batch, len(tasks)),
@@ -181,19 +181,20 @@ def chosen_agents(cfg: DictConfig) -> Sequence[str]:
     return [name for name in AGENTS if name in asked]
 
 
-def chosen_tasks(cfg: DictConfig) -> tuple[list[Task], str]:
-    """Return the tasks, and the digest of the file they are from or ""."""
+def chosen_tasks(cfg: DictConfig, *, level: str, count: int) -> tuple[list[Task], str]:
+    """Return the tasks `cfg.tasks` names, and the digest of the file they are from or "".
+
+    Raises:
+        VjepaWmError: There is no such list or level, or there are not as many.
+    """
     if cfg.tasks not in ("frozen", "tuning") and not str(cfg.tasks).endswith(".json"):
         raise UnknownNameError("list of tasks", str(cfg.tasks), ("frozen", "tuning", "FILE.json"))
     if cfg.tasks == "tuning":
-        if cfg.episodes < 1:
-            raise DataError(f"episodes: wanted at least 1, got {cfg.episodes}")
-        drawn = draw_tasks(
-            cfg.env.id, cfg.level, cfg.episodes, first_seed=TUNING_SEED, progress=progress
-        )
-        return drawn, ""
+        if count < 1:
+            raise DataError(f"episodes: wanted at least 1, got {count}")
+        return draw_tasks(cfg.env.id, level, count, first_seed=TUNING_SEED, progress=progress), ""
     found: TaskSet = load_task_set(cfg.env.name if cfg.tasks == "frozen" else cfg.tasks)
-    return found.select(cfg.level, cfg.episodes), found.digest
+    return found.select(level, count), found.digest
 
 
 def build_agent(name: str, cfg: DictConfig, runner: EpisodeRunner) -> Agent:

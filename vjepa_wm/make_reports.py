@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vjepa_wm.checkpoint import WEIGHTS
-from vjepa_wm.cli import run_verb, verb
+from vjepa_wm.cli import verb
 from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluation.html.report import write_page
 from vjepa_wm.evaluation.html.runs import DIAGNOSTICS_FILE, SURPRISE_FILE
@@ -18,7 +18,7 @@ from vjepa_wm.evaluation.report import SUMMARY_FILE
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.make_weights import check_names, check_tasks, write_card
 from vjepa_wm.predictor import open_world_model
-from vjepa_wm.stages import check_jobs, run_stage
+from vjepa_wm.stages import Runs, check_jobs, run_stage
 
 
 @verb("make_reports")
@@ -50,7 +50,7 @@ def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
         write_card(Path(cfg.cards) / env, loaded.config, measured)
     if cfg.budget_episodes:
         runs.once("evaluate", "budget", SUMMARY_FILE, *budget_options(cfg))
-    data = runs.collect(cfg, "diagnosed", episodes=cfg.diagnosed_episodes, seed=cfg.diagnosed_seed)
+    data = collect(cfg, runs, "diagnosed", episodes=cfg.diagnosed_episodes, seed=cfg.diagnosed_seed)
     diagnosed = (f"data={data}", f"decoder={decoder}", f"windows={cfg.states}", *cfg.more.diagnose)
     runs.once("diagnose", "diagnosis", DIAGNOSTICS_FILE, *diagnosed)
     runs.once("surprise", "surprise", SURPRISE_FILE, f"pairs={cfg.pairs}", *cfg.more.surprise)
@@ -59,32 +59,15 @@ def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
     print("\n".join([f"report: {page}", *(f"left out: {problem}" for problem in problems)]))
 
 
-class Runs:
-    """Runs of other verbs for one environment, each in a folder of its own below `folder`."""
-
-    def __init__(self, env: str, folder: Path, *, threads: int, log: Path) -> None:
-        self.env = env
-        self.folder = folder
-        self._run = partial(run_verb, threads=threads, log=log)
-
-    def once(self, verb_name: str, name: str, result: str, *options: str) -> Path:
-        """Run a verb, unless its result is there already; returns its folder."""
-        out = self.folder / name
-        if not (out / result).exists():
-            self._run(verb_name, f"env={self.env}", *options, f"out={out}")
-        return out
-
-    def collect(self, cfg: DictConfig, name: str, *, episodes: int, seed: int) -> Path:
-        """Collect trajectories, or what is missing of them; returns their folder."""
-        out = self.folder / name
-        counts = (f"episodes={episodes}", f"seed={seed}", "workers=1")
-        self._run("collect", f"env={self.env}", *counts, f"out={out}", *cfg.more.collect)
-        return out
+def collect(cfg: DictConfig, runs: Runs, name: str, *, episodes: int, seed: int) -> Path:
+    """Collect trajectories, or what is missing of them; returns their folder."""
+    counts = (f"episodes={episodes}", f"seed={seed}", "workers=1")
+    return runs.run("collect", name, *counts, *cfg.more.collect)
 
 
 def learn(cfg: DictConfig, runs: Runs, *, takes_proprio: bool) -> tuple[Path, Path]:
     """Train what is shown beside the agent: behaviour cloning, and a decoder for pictures."""
-    data = runs.collect(cfg, "training", episodes=cfg.training_episodes, seed=0)
+    data = collect(cfg, runs, "training", episodes=cfg.training_episodes, seed=0)
     options = (f"data={data}", f"cache={runs.folder / 'latents'}")
     options += (f"trainer.minutes={float(cfg.learning_minutes)}",)
     cloned = (f"proprio={str(takes_proprio).lower()}", "evaluation_episodes=0", *cfg.more.train_bc)

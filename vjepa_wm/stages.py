@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+from vjepa_wm.cli import run_verb
 from vjepa_wm.data.collection import available_cores
 from vjepa_wm.errors import SettingError
 
@@ -39,3 +41,23 @@ def run_stage(
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(run, tasks))
+
+
+class Runs:
+    """Runs of other verbs for one environment, each in a folder of its own below `folder`."""
+
+    def __init__(self, env: str, folder: Path, *, threads: int, log: Path) -> None:
+        self.env = env
+        self.folder = folder
+        self._run = partial(run_verb, threads=threads, log=log)
+
+    def run(self, verb_name: str, name: str, *options: str) -> Path:
+        """Run a verb; returns its folder."""
+        out = self.folder / name
+        self._run(verb_name, f"env={self.env}", *options, f"out={out}")
+        return out
+
+    def once(self, verb_name: str, name: str, result: str, *options: str) -> Path:
+        """Run a verb, unless its result is there already; returns its folder."""
+        out = self.folder / name
+        return out if (out / result).exists() else self.run(verb_name, name, *options)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vjepa_wm.evaluation.episodes import Episode
 from vjepa_wm.evaluation.statistics import wilson_interval
+from vjepa_wm.evaluation.tables import aligned
 from vjepa_wm.files import atomic_path, write_json
 from vjepa_wm.provenance import provenance
 
@@ -130,11 +131,7 @@ def table(rows: Sequence[Row]) -> str:
     if any(row.faults for row in rows):
         for line, count in zip(lines, ["stopped", *(str(row.faults) for row in rows)], strict=True):
             line.append(count)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.evaluation.statistics import auroc, bootstrap_interval, wilson_interval
 from vjepa_wm.evaluation.surprise import ROWS, TOKENS, Curves, TwinSurprise
+from vjepa_wm.evaluation.tables import aligned
 
 CHANCE = 0.5
 TWINS = ("possible", "impossible")
@@ -155,11 +156,7 @@ def table(figures: Sequence[EventFigure]) -> str:
                 "{:.0f} [{:.0f}, {:.0f}]".format(*shares),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def _area(told: Told) -> str:

@@ -8,6 +8,7 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.comparison import Entry, difference, entries
 from vjepa_wm.evaluation.saved import read_saved
 from vjepa_wm.evaluation.statistics import wilson_interval
+from vjepa_wm.evaluation.tables import aligned
 
 AGENT = "mpc"
 
@@ -93,11 +94,7 @@ def table(points: Sequence[BudgetPoint]) -> str:
         lines.append(
             [point.name, f"{point.frames:.0f}", f"{point.seconds:.3f}", rate(point), against]
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def beside(top: BudgetPoint, point: BudgetPoint) -> str:
