@@ -113,7 +113,8 @@ class Planner(ABC):
         shape = (batch_size, self.horizon, len(bounds.low))
         if warm_start is None:
             return bounds.centre.expand(shape).clone()
-        if tuple(warm_start.shape) != shape or warm_start.device != bounds.low.device:
+        fits = isinstance(warm_start, Tensor) and tuple(warm_start.shape) == shape
+        if not fits or warm_start.device != bounds.low.device:
             raise ValueError(
                 f"warm_start: wanted shape (B, T, A) = {shape} on {bounds.low.device}, "
                 f"got {describe(warm_start)}"

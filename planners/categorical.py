@@ -166,8 +166,8 @@ def _check_warm_start(
     warm_start: Tensor, shape: tuple[int, ...], *, choices: tuple[int, ...], device: torch.device
 ) -> None:
     wanted = f"warm_start: wanted int64 choices (B, T, A) = {shape} on {device}"
-    fits = tuple(warm_start.shape) == shape and warm_start.dtype == torch.int64
-    if not fits or warm_start.device != device:
+    fits = isinstance(warm_start, Tensor) and tuple(warm_start.shape) == shape
+    if not fits or warm_start.dtype != torch.int64 or warm_start.device != device:
         raise ValueError(f"{wanted}, got {describe(warm_start)}")
     if not ((warm_start >= 0) & (warm_start < torch.tensor(choices, device=device))).all():
         raise ValueError(f"{wanted} below {choices}, got {warm_start.tolist()}")

@@ -65,7 +65,7 @@ def corpus_command(out: Path, workers: int, *options: str) -> list[str]:
     """Return the command line of a small corpus: ten clips of a second each."""
     verb = [sys.executable, "-m", "vjepa_wm.collect", "corpus=play", "hours=0.00275"]
     small = ["corpus.image_size=16", "corpus.num_frames=12", "corpus.kinds=[swing]"]
-    return [*verb, *small, "shard_episodes=2", f"out={out}", f"workers={workers}", *options]
+    return [*verb, *small, "shard_episodes=1", f"out={out}", f"workers={workers}", *options]
 
 
 def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert 1 <= len(list((killed / "shards").glob("[0-9]*"))) < 5
+    assert 1 <= len(list((killed / "shards").glob("[0-9]*"))) < 10
     subprocess.run(corpus_command(killed, 2), cwd=ROOT, check=True)
     done = subprocess.run(
         corpus_command(whole, 1), cwd=ROOT, check=True, capture_output=True, text=True
@@ -86,7 +86,7 @@ def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None
     assert "0.003 hours of video" in done.stdout
     assert "event: fall 0, roll 0, slide 0, collide 0, swing 10, occlude 0, arm 0" in done.stdout
     files = sorted(path.relative_to(whole) for path in whole.rglob("*.*"))
-    assert len(files) == 2 + 5 * 6
+    assert len(files) == 2 + 10 * 6
     for file in files:
         assert (killed / file).read_bytes() == (whole / file).read_bytes(), file
 

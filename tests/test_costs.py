@@ -1,5 +1,7 @@
 """Goal costs: closed forms, and which steps of a rollout count."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from vjepa_wm.costs import (
     SubgoalCost,
     score,
 )
-from vjepa_wm.errors import UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
@@ -84,6 +86,41 @@ def test_each_problem_has_its_own_goal(goal: Tensor) -> None:
     cost = GoalCost(distance="l1", over_steps="sum")
     assert float(cost(latents, goal).max()) == 0
     assert float(cost(latents, goal.flip(0)).min()) > 0.1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda goal: goal[:1],
+        lambda goal: goal[:, :2],
+        lambda goal: goal[..., :3],
+        lambda goal: goal[:, None],
+        lambda goal: Goal(goal[:1]),
+    ],
+)
+def test_goals_of_another_shape_are_refused(goal: Tensor, wrong: Callable) -> None:
+    with pytest.raises(SettingError, match=r"goal: wanted latents \(B, P, D\)"):
+        GoalCost(distance="l2", over_steps="sum")(approaching(goal), wrong(goal))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda costs: costs[0], r"\(5,\) on cpu"),
+        (lambda costs: costs.mean(), r"\(\) on cpu"),
+        (lambda costs: costs[..., None].expand(2, 5, 3), r"\(2, 5, 3\) on cpu"),
+        (lambda costs: costs.to("meta"), r"\(2, 5\) on meta"),
+        (lambda costs: costs.tolist(), "a list"),
+    ],
+)
+def test_what_a_cost_returns_is_checked(goal: Tensor, wrong: Callable, got: str) -> None:
+    def mine(latents: Tensor, goal: Tensor) -> Tensor:
+        return wrong((latents - goal[:, None, None]).square().mean(dim=(-3, -2, -1)))
+
+    with pytest.raises(
+        SettingError, match=rf"cost mine: wanted costs .* = \(2, 5\) on cpu, got {got}"
+    ):
+        score(mine, approaching(goal), goal, actions=torch.zeros(2, 5, 3, 1), proprio=None)
 
 
 def test_an_unknown_distance_names_the_nearest() -> None:

@@ -194,6 +194,11 @@ def test_a_collapsed_encoder_says_so_when_it_is_loaded(data, tmp_path, monkeypat
     (tmp_path / "config.json").write_text(json.dumps(config))
     load_encoder(str(tmp_path))
     assert "has collapsed" in caplog.text and "standard deviation over frames 0.001" in caplog.text
+    caplog.clear()
+    config["figures"]["frame_std"] = float("nan")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    load_encoder(str(tmp_path))
+    assert "standard deviation over frames nan" in caplog.text
 
 
 def test_training_starts_from_an_encoder(data, tmp_path, monkeypatch) -> None:

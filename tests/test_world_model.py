@@ -1,7 +1,7 @@
 """Rollouts and costs: the fast way gives what the plain way gives."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -282,6 +282,28 @@ def test_a_plan_past_the_trained_length_is_refused() -> None:
     model.rollout(*problem(3))
     with pytest.raises(ValueError, match="6 frames .* trained on 5"):
         model.rollout(*problem(4))
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda a: a[:2], lambda a: a[..., :1], lambda a: a[0], lambda a: a[:, :, 0]]
+)
+def test_candidates_of_another_shape_are_refused(wrong: Callable[[Tensor], Tensor]) -> None:
+    context, past, actions = problem(2)
+    wanted = r"wanted candidates \(B, N, T, A\) with B = 3 and A = 2, got"
+    with pytest.raises(SettingError, match=wanted):
+        world().rollout(context, past, wrong(actions))
+    cost = GoalCost(distance="l2", over_steps="last")
+    with pytest.raises(SettingError, match=wanted):
+        world().costs(context, past, wrong(actions), goal=context[:, 0], cost=cost)
+
+
+def test_a_goal_for_each_problem_is_wanted() -> None:
+    """One for all would be scored as if there were more problems, or fewer."""
+    context, past, actions = problem(2)
+    cost = GoalCost(distance="l2", over_steps="last")
+    for goals in (context[:1, 0], context[[0, 1, 2, 2], 0]):
+        with pytest.raises(SettingError, match="goal: wanted 3, one per problem, got"):
+            world().costs(context, past, actions, goal=goals, cost=cost)
 
 
 def test_encode_and_next_are_the_parts() -> None:

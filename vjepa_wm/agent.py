@@ -97,12 +97,12 @@ class MPCAgent:
         return next(self.world_model.parameters()).device
 
     @property
-    def frames_per_plan(self) -> float:
-        """Frames imagined per plan, a mean over all so far: candidates x planned steps; else nan.
+    def frames_per_plan(self) -> float | None:
+        """Frames imagined per plan, a mean over all so far: candidates x planned steps; else None.
 
         A gradient planner's also go backwards, which costs about twice as much again.
         """
-        return self._num_frames / self._num_plans if self._num_plans else float("nan")
+        return self._num_frames / self._num_plans if self._num_plans else None
 
     def reset(self, goal: Pixels | Mapping[str, Pixels], *, subgoals: Pixels | None = None) -> None:
         """Forget everything and take a goal image, and perhaps images to pass on the way there.

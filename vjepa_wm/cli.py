@@ -145,13 +145,19 @@ def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:
     except VjepaWmError as error:
         _fail(str(error))
     except InstantiationException as error:
-        # Hydra wraps what a part says of its options; only that is for the user.
-        if not isinstance(error.__cause__, VjepaWmError | ValueError):
+        reason = reason_of(error)
+        if reason is None:
             raise
-        _fail(str(error.__cause__))
+        _fail(reason)
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def reason_of(error: InstantiationException) -> str | None:
+    """Return what a part said of its options, which Hydra wraps; None if it broke otherwise."""
+    is_told = isinstance(error.__cause__, VjepaWmError | ValueError)
+    return str(error.__cause__) if is_told else None
 
 
 def _check_device(cfg: DictConfig) -> None:

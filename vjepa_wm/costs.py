@@ -42,6 +42,10 @@ class Goal:
         proprio = None if self.proprio is None else self.proprio[problems]
         return Goal(self.latents[problems], proprio)
 
+    def __len__(self) -> int:
+        """Of how many problems."""
+        return len(self.latents)
+
 
 def score(
     cost: CostCallable,
@@ -62,10 +66,22 @@ def score(
 
     Returns:
         Costs (B, N).
+
+    Raises:
+        SettingError: the cost returned something else.
     """
     known = {"actions": actions, "proprio": proprio}
     names = inspect.signature(cost).parameters
-    return cost(latents, goal, **{name: known[name] for name in known if name in names})
+    costs = cost(latents, goal, **{name: known[name] for name in known if name in names})
+    wanted, device = tuple(latents.shape[:2]), latents.device
+    if not isinstance(costs, Tensor) or costs.shape != wanted or costs.device != device:
+        is_tensor = isinstance(costs, Tensor)
+        got = (
+            f"{tuple(costs.shape)} on {costs.device}" if is_tensor else f"a {type(costs).__name__}"
+        )
+        name = getattr(cost, "__name__", type(cost).__name__)
+        raise SettingError(f"cost {name}: wanted costs (B, N) = {wanted} on {device}, got {got}")
+    return costs
 
 
 def l1_distance(latents: Tensor, goal: Tensor) -> Tensor:
@@ -166,8 +182,17 @@ class GoalCost(Cost):
         self.l2_weight = l2_weight
 
     def __call__(self, latents: Tensor, goal: Tensor | Goal) -> Tensor:
-        """Score imagined latents (B, N, T, P, D) against goals (B, P, D); returns (B, N)."""
-        goal = goal.latents if isinstance(goal, Goal) else goal
+        """Score imagined latents (B, N, T, P, D) against goals (B, P, D); returns (B, N).
+
+        Raises:
+            SettingError: the goals are of another shape.
+        """
+        goal = _goal_latents(goal, latents)
+        if goal.ndim != 3:
+            raise SettingError(
+                f"goal: wanted latents (B, P, D), got {tuple(goal.shape)}; for several goals in "
+                "sequence use SubgoalCost"
+            )
         if self.over_steps == "last":
             latents = latents[:, :, -1:]
         goal = goal[:, None, None]
@@ -201,9 +226,9 @@ class SubgoalCost(Cost):
         """Score imagined latents (B, N, T, P, D) against goals (B, G, P, D); returns (B, N).
 
         Raises:
-            SettingError: there is one goal per problem only.
+            SettingError: there is one goal per problem only, or they are of another shape.
         """
-        goals = goal.latents if isinstance(goal, Goal) else goal
+        goals = _goal_latents(goal, latents)
         if goals.ndim != 4:
             raise SettingError(
                 f"subgoals: wanted goals (B, G, P, D), got {tuple(goals.shape)}; "
@@ -238,14 +263,15 @@ class CameraCost(Cost):
         """Score (B, N, T, C * P, D) against goals (B, C * P, D); returns (B, N).
 
         Raises:
-            SettingError: the tokens are not those of as many cameras as there are weights.
+            SettingError: the tokens are not those of as many cameras as there are weights, or the
+                goals are of another shape.
         """
-        goal = goal.latents if isinstance(goal, Goal) else goal
         if latents.shape[-2] % len(self.weights):
             raise SettingError(
                 f"wanted tokens of {len(self.weights)} cameras, one weight each, "
                 f"got {latents.shape[-2]} tokens"
             )
+        goal = _goal_latents(goal, latents)
         views = latents.chunk(len(self.weights), dim=-2)
         goals = goal.chunk(len(self.weights), dim=-2)
         triples = zip(self.weights, views, goals, strict=True)
@@ -307,6 +333,15 @@ class Smoothness(Cost):
         """Score candidates (B, N, T, A); returns (B, N)."""
         changes = actions.diff(dim=-2).square().mean(dim=-1)  # (B, N, T - 1)
         return changes.sum(dim=-1) / max(1, changes.shape[-1])
+
+
+def _goal_latents(goal: Tensor | Goal, latents: Tensor) -> Tensor:
+    """Return the latents (B, P, D), or (B, G, P, D), of goals of the imagined (B, N, T, P, D)."""
+    goal = goal.latents if isinstance(goal, Goal) else goal
+    wanted = (len(latents), *latents.shape[-2:])
+    if (len(goal), *goal.shape[-2:]) != wanted:
+        raise SettingError(f"goal: wanted latents (B, P, D) = {wanted}, got {tuple(goal.shape)}")
+    return goal
 
 
 def _terms(cost: CostCallable) -> tuple[tuple[float, CostCallable], ...]:

@@ -26,7 +26,7 @@ from vjepa_wm.behaviour_cloning import (
 )
 from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.checkpoint import load_checkpoint
-from vjepa_wm.cli import progress, verb
+from vjepa_wm.cli import progress, reason_of, verb
 from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
@@ -221,7 +221,9 @@ def told_of(name: str) -> Iterator[None]:
     """Turn what an agent's parts say of their options into an error of one line."""
     try:
         yield
-    except (ValueError, InstantiationException) as error:
+    except InstantiationException as error:
+        raise VjepaWmError(f"{name}: {reason_of(error) or error}") from error
+    except ValueError as error:
         raise VjepaWmError(f"{name}: {error}") from error
 
 

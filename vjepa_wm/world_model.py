@@ -238,12 +238,16 @@ class Imagination:
     @torch.no_grad()
     def rollout(self, actions: Tensor) -> Tensor:
         """Imagine candidates (B, N, T, A); returns latents (B, N, T, P, D)."""
+        self._check(actions)
         everything = slice(None)
         return self._rollout(everything, actions, self._moved(everything, actions))
 
     def costs(self, actions: Tensor, *, goal: Tensor | Goal, cost: LatentCost) -> Tensor:
         """Score candidates (B, N, T, A) against goals; returns (B, N). See `WorldModel.costs`."""
+        self._check(actions)
         batch, candidates, horizon = actions.shape[:3]
+        if len(goal) != batch:
+            raise SettingError(f"goal: wanted {batch}, one per problem, got {len(goal)}")
         model = self.world_model
         has_grad = torch.is_grad_enabled() and actions.requires_grad
         workers = 1 if has_grad else model.workers(batch * candidates, horizon)
@@ -274,6 +278,14 @@ class Imagination:
         per_row = sum(problems.start == 0 for problems, _ in chunks)
         rows = [torch.cat(found[i : i + per_row], dim=1) for i in range(0, len(found), per_row)]
         return torch.cat(rows, dim=0)
+
+    def _check(self, actions: Tensor) -> None:
+        batch, width = len(self.latents), self.world_model.predictor.action_dim
+        if actions.ndim != 4 or len(actions) != batch or actions.shape[3] != width:
+            raise SettingError(
+                f"wanted candidates (B, N, T, A) with B = {batch} and A = {width}, "
+                f"got {tuple(actions.shape)}"
+            )
 
     def _rollout(self, problems: slice, actions: Tensor, proprio: Tensor | None) -> Tensor:
         """Imagine candidates of some problems, with their proprio (B, N, 1 + T, Q)."""

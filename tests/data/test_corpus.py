@@ -118,3 +118,23 @@ def test_corpora_of_other_settings_are_not_mixed(corpus: Trajectories) -> None:
     with pytest.raises(DataError, match="Did you mean 'slide'"):
         collect(misspelt, corpus.folder)
     assert collect(settings(), corpus.folder).frames == 0
+
+
+def test_classes_that_cannot_be_trained_are_named(
+    corpus: Trajectories, monkeypatch, caplog
+) -> None:
+    """The only clip of a class is not trained on: it is left out, and a warning says so."""
+    options = {"num_frames": 4, "fps": None, "validation_share": 0.2, "seed": 0}
+    alone = labelled_clips(corpus, "event", **options)[2].validation[0]
+    classes = Truth.classes_of
+
+    def with_one_fall(self: Truth, trajectories: Trajectories, label: str) -> np.ndarray:
+        told = classes(self, trajectories, label).copy()
+        told[alone] = self.classes(label).index("fall")
+        return told
+
+    monkeypatch.setattr(Truth, "classes_of", with_one_fall)
+    _, labels, splits = labelled_clips(corpus, "event", **options)
+    assert labels.classes == ("slide", "swing")
+    assert alone not in np.concatenate(splits) and len(splits.validation) == 3
+    assert "event: left out, no clip to train on has them: fall (1 clips)" in caplog.text

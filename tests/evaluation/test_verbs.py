@@ -7,14 +7,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from planners import CEM
+from tests import tiny
 from tests.evaluation.fake_env import Seeker
 from vjepa_wm import evaluate, make_tasks
+from vjepa_wm.agent import MPCAgent
 from vjepa_wm.checkpoint import save_checkpoint
+from vjepa_wm.costs import GoalCost
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.html.report import page
 from vjepa_wm.evaluation.tasks import load_task_set
 from vjepa_wm.files import read_json
-from vjepa_wm.world_model import ActionSpec
+from vjepa_wm.world_model import ActionSpec, WorldModel
 
 ENV = ["env.name=point", "env.id=tests.evaluation.fake_env:fake/PointGoal-v0", "env.image_size=8"]
 
@@ -103,6 +107,26 @@ def test_a_list_of_agents_with_some_that_break(
     assert rows[1]["fault"] == "agent, step 0: ValueError: no idea"
 
 
+def test_an_agent_that_never_made_a_plan_is_reported(run, monkeypatch, tmp_path: Path) -> None:
+    class Planless(MPCAgent):
+        def act(self, obs, *, is_active):
+            raise RuntimeError("no finite cost at all")
+
+    def build(cfg, space):
+        spec = ActionSpec((-1.0, -1.0), (1.0, 1.0), 1)
+        model = WorldModel(tiny.encoder(), tiny.predictor(), action_spec=spec)
+        cost = GoalCost(distance="l2", over_steps="last")
+        return Planless(model, CEM(horizon=2), cost, context_len=1, replan_every=1)
+
+    monkeypatch.setattr(evaluate, "build_mpc", build)
+    save_checkpoint(tmp_path / "model", {"predictor": torch.nn.Linear(1, 1)}, {"kind": "fake"})
+    options = ["agent=mpc", "model=model", "tasks=tuning", "episodes=2", "max_steps=2"]
+    run(evaluate, *options, "out=report")
+    (row,) = read_json(tmp_path / "report" / "summary.json")["rows"]
+    assert row["frames_per_plan"] is None
+    assert row["fault"] == "agent, step 0: RuntimeError: no finite cost at all"
+
+
 def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
     run(evaluate, "agent=random", "tasks=tuning", "episodes=130", "max_steps=1", "out=report")
     summary = read_json(tmp_path / "report" / "summary.json")
@@ -127,7 +151,10 @@ def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
         (["tasks=tuning", "agent=random", "pictures=-1"], "pictures: wanted 0 or more episodes"),
         (["tasks=tuning", "agent=random", "max_steps=0"], "max_steps: wanted at least 1"),
         (["tasks=tuning", "agent=simulator", "replan_every=30"], "replan_every: wanted 1 to"),
-        (["tasks=tuning", "agent=simulator", "simulator_planner.horizon=0"], "horizon: wanted"),
+        (
+            ["tasks=tuning", "agent=simulator", "simulator_planner.horizon=0"],
+            "simulator: horizon: want",
+        ),
         (["tasks=tuning", "agent=mpc", "model=nowhere"], "unknown world model 'nowhere'"),
         (["planner@simulator_planner=cen"], "Did you mean 'cem'"),
     ],

@@ -114,6 +114,7 @@ def test_non_finite_costs_lose() -> None:
         ({"num_choices": [3, 0]}, "num_choices: wanted .* at least 1"),
         ({"num_choices": [1]}, "num_choices: wanted .* at least 2"),
         ({"warm_start": torch.zeros(1, T, 2)}, "warm_start: wanted int64"),
+        ({"warm_start": [[0, 1]]}, "warm_start: wanted int64 .* got a list"),
         ({"warm_start": torch.zeros(1, T, 1, dtype=torch.int64)}, "warm_start: wanted int64"),
         ({"warm_start": torch.full((1, T, 2), 3)}, r"warm_start: wanted .* below \(4, 2\)"),
         ({"batch_size": 0}, "batch_size: wanted"),

@@ -241,6 +241,11 @@ def test_a_problem_without_any_finite_cost_raises(planner: Planner) -> None:
         planner.plan(cost, low=LOW, high=HIGH, batch_size=3)
 
 
+def test_a_warm_start_that_is_no_tensor_is_refused(planner: Planner) -> None:
+    with pytest.raises(ValueError, match=r"warm_start: wanted shape \(B, T, A\) = .* got a list"):
+        planner.plan(reach(random_goals(1)), low=LOW, high=HIGH, warm_start=[[0.0]])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

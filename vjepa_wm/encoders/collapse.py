@@ -31,5 +31,5 @@ def collapse_faults(
     return [
         f"{MEANING[name]} {figures[name]:.3g} (wanted at least {floor:g})"
         for name, floor in floors.items()
-        if name in figures and figures[name] < floor
+        if name in figures and not figures[name] >= floor  # neither is NaN
     ]

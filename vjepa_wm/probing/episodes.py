@@ -3,6 +3,8 @@
 Shapes: N episodes that are long enough, T frames.
 """
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,8 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.probing.labels import ClassLabels
 from vjepa_wm.probing.splits import Splits
 from vjepa_wm.probing.states import MIN_SPLIT, StateClips, stride_of
+
+logger = logging.getLogger(__name__)
 
 
 def labelled_clips(
@@ -26,7 +30,7 @@ def labelled_clips(
     """Make one clip of each episode, from its middle, and split them.
 
     Tested are the episodes that pretraining holds out, all of them. Classes that no clip for
-    training has are left out, with their clips.
+    training has are left out, with their clips, and named in a warning.
 
     Args:
         trajectories: With labels beside them.
@@ -53,6 +57,12 @@ def labelled_clips(
     splits = _split(is_test, validation_share, seed)
     own = every[episodes]
     trained = np.unique(own[splits.train])
+    if len(untrained := np.setdiff1d(own, trained)):
+        logger.warning(
+            "%s: left out, no clip to train on has them: %s",
+            label,
+            ", ".join(f"{classes[index]} ({(own == index).sum()} clips)" for index in untrained),
+        )
     splits = Splits(*(rows[np.isin(own[rows], trained)] for rows in splits))
     if len(trained) < 2 or min(map(len, splits)) < MIN_SPLIT:
         raise DataError(
