@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from planners import CEM
 from tests import tiny
-from vjepa_wm import GoalCost, MPCAgent, load_world_model
+from vjepa_wm import GoalCost, MPCAgent, load_world_model, train_ac
 from vjepa_wm.checkpoint import load_checkpoint, save_checkpoint
 from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.trajectories import Trajectories
@@ -201,3 +202,27 @@ def test_a_killed_collection_is_finished_first(tmp_path: Path) -> None:
 def test_unknown_model_names_the_nearest() -> None:
     with pytest.raises(Exception, match="Did you mean 'reacher'"):
         load_world_model("reachr")
+
+
+class LatentsOf:
+    """Stands in for the cache of 40 frames, one window each."""
+
+    def __init__(self, latents: torch.Tensor) -> None:
+        self.trajectories = SimpleNamespace(split=lambda: ([0], [1]))
+        self._latents = latents
+
+    def windows(self, num_frames: int, *, episodes: list[int]) -> "LatentsOf":
+        assert (num_frames, episodes) in [(1, [0]), (1, [1])]
+        return self
+
+    def sample(self, rng: np.random.Generator, count: int) -> SimpleNamespace:
+        return SimpleNamespace(latents=self._latents[rng.integers(40, size=count)].half())
+
+
+def test_an_encoder_that_sees_nothing_here_is_told(caplog) -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(40, 1, 4, 24, generator=generator)
+    train_ac.warn_of_collapse(LatentsOf(latents))
+    assert not caplog.text
+    train_ac.warn_of_collapse(LatentsOf(latents[:1] + 0.01 * latents))
+    assert "look alike to the encoder: standard deviation over frames 0.00" in caplog.text

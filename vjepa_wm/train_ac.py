@@ -21,6 +21,7 @@ from vjepa_wm.cli import progress, run_verb, verb
 from vjepa_wm.data.latents import LatentBatch, LatentCache
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import WindowIndex, gather_actions
+from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import record_encoder
 from vjepa_wm.metric import TemporalMetric
@@ -48,6 +49,7 @@ from vjepa_wm.world_model import ActionSpec, WorldModel
 logger = logging.getLogger(__name__)
 
 VALIDATION_BYTES = 1 << 28
+COLLAPSE_FRAMES = 64
 
 
 @verb("train_ac")
@@ -63,6 +65,7 @@ def main(cfg: DictConfig) -> None:
     cache = open_latents(
         trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
     )
+    warn_of_collapse(cache)
     settings = network_settings(cfg, encoder, trajectories)
     world_model = build_world_model(cfg, encoder, trajectories, settings)
     if start is not None:
@@ -93,6 +96,18 @@ def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEnc
     }
     older = {"proprio_dim": 0, "start_from": None}  # versions that wrote neither
     keep_inputs(cfg.out, inputs_of(trajectories, encoder) | chosen, unwritten=older)
+
+
+def warn_of_collapse(cache: LatentCache) -> None:
+    """Say so where the frames of these trajectories look alike to the encoder."""
+    _, held_out = split_windows(cache, num_frames=1)
+    latents = held_out.sample(np.random.default_rng(0), COLLAPSE_FRAMES).latents[:, 0].float()
+    if faults := collapse_faults(latent_figures(latents)):
+        logger.warning(
+            "nearly all frames of these trajectories look alike to the encoder: %s. Plans will not "
+            "work: take another encoder, or more pixels of what moves",
+            ", ".join(faults),
+        )
 
 
 def network_settings(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vjepa_wm.pretraining.monitors import effective_rank, frame_std, time_rank_correlation
+from vjepa_wm.encoders.collapse import effective_rank, frame_std
+from vjepa_wm.pretraining.monitors import time_rank_correlation
 
 
 def noise(*shape: int) -> Tensor:

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
 from vjepa_wm.errors import UnknownNameError
 
-# Under which a figure of `vjepa_wm.pretraining.monitors` means collapse. Latents are layer-normed,
+# Under which a figure of latents means collapse. Latents are layer-normed,
 # so 1 is the most that frames can differ; random weights give 0.08 on our simulations.
 FLOORS = {"frame_std": 0.02, "effective_rank": 2.0}
 MEANING = {
@@ -33,3 +36,25 @@ def collapse_faults(
         for name, floor in floors.items()
         if name in figures and not figures[name] >= floor  # neither is NaN
     ]
+
+
+def latent_figures(latents: Tensor) -> dict[str, float]:
+    """Return both figures of latents (F, P, D)."""
+    return {"frame_std": frame_std(latents), "effective_rank": effective_rank(latents)}
+
+
+def frame_std(latents: Tensor) -> float:
+    """Standard deviation over frames, averaged over places and channels; latents (F, P, D)."""
+    return float(latents.std(dim=0).mean())
+
+
+def effective_rank(latents: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007).
+
+    Taken over the tokens of all frames with each place's mean removed, from latents (F, P, D); lies
+    between 1 and D.
+    """
+    x = (latents - latents.mean(dim=0)).flatten(0, 1).double()  # exact also under autocast
+    values = torch.linalg.svdvals(x.T @ x).sqrt()
+    shares = values / values.sum().clamp_min(1e-12)
+    return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))

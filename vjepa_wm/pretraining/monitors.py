@@ -11,29 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vjepa_wm.encoders.collapse import collapse_faults
+from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.evaluation.statistics import spearman
 
 logger = logging.getLogger(__name__)
-
-
-def frame_std(latents: Tensor) -> float:
-    """Standard deviation over frames, averaged over places and channels; latents (F, P, D)."""
-    return float(latents.std(dim=0).mean())
-
-
-def effective_rank(latents: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values (Roy and Vetterli, 2007).
-
-    Taken over the tokens of all frames with each place's mean removed, from latents (F, P, D); lies
-    between 1 and D.
-    """
-    x = (latents - latents.mean(dim=0)).flatten(0, 1).double()  # exact also under autocast
-    values = torch.linalg.svdvals(x.T @ x).sqrt()
-    shares = values / values.sum().clamp_min(1e-12)
-    return float(torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum()))
 
 
 def time_rank_correlation(latents: Tensor, *, max_steps: int) -> float:
@@ -67,8 +50,7 @@ def collapse_figures(
         latents = encoder.encode(pixels.to(device)).cpu()
         rows.append(
             {
-                "frame_std": frame_std(latents.flatten(0, 1)),
-                "effective_rank": effective_rank(latents.flatten(0, 1)),
+                **latent_figures(latents.flatten(0, 1)),
                 "time_rank_correlation": time_rank_correlation(latents, max_steps=15),
             }
         )
