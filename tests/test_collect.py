@@ -62,10 +62,10 @@ def test_collecting_does_not_import_torch() -> None:
 
 
 def corpus_command(out: Path, workers: int, *options: str) -> list[str]:
-    """Return the command line of a small corpus: ten clips of a second each."""
-    verb = [sys.executable, "-m", "vjepa_wm.collect", "corpus=play", "hours=0.00275"]
+    """Return the command line of a small corpus: forty clips of a second each."""
+    verb = [sys.executable, "-m", "vjepa_wm.collect", "corpus=play", "hours=0.0111"]
     small = ["corpus.image_size=16", "corpus.num_frames=12", "corpus.kinds=[swing]"]
-    return [*verb, *small, "shard_episodes=1", f"out={out}", f"workers={workers}", *options]
+    return [*verb, *small, "shard_episodes=4", f"out={out}", f"workers={workers}", *options]
 
 
 def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_corpus_goes_on_after_a_kill_to_the_same_bytes(tmp_path: Path) -> None
     done = subprocess.run(
         corpus_command(whole, 1), cwd=ROOT, check=True, capture_output=True, text=True
     )
-    assert f"{whole}: 10 episodes, 120 frames" in done.stdout
-    assert "0.003 hours of video" in done.stdout
-    assert "event: fall 0, roll 0, slide 0, collide 0, swing 10, occlude 0, arm 0" in done.stdout
+    assert f"{whole}: 40 episodes, 480 frames" in done.stdout
+    assert "0.011 hours of video" in done.stdout
+    assert "event: fall 0, roll 0, slide 0, collide 0, swing 40, occlude 0, arm 0" in done.stdout
     files = sorted(path.relative_to(whole) for path in whole.rglob("*.*"))
     assert len(files) == 2 + 10 * 6
     for file in files:
