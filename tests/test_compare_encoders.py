@@ -7,6 +7,7 @@ import pytest
 
 from tests import tiny
 from vjepa_wm import compare_encoders
+from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.files import read_json
 
@@ -47,7 +48,8 @@ def test_an_encoder_is_measured_once_and_another_added(
     assert "encoder.name=compact" in shown
     out = tmp_path / "runs" / "compare_encoders" / "reacher"
     found = read_json(out / "encoders.json")["encoders"]
-    assert list(found) == ["encoder", "compact"]
+    own, shipped = found
+    assert own.endswith("-encoder") and shipped == "compact"
     for row in found.values():
         assert 0 <= row["near goals, %"]["value"] <= 1
         assert row["error / copy's, step 1"]["value"] > 0
@@ -61,13 +63,13 @@ def test_an_encoder_is_measured_once_and_another_added(
 
 
 def test_rows_are_named_after_encoders() -> None:
-    assert compare_encoders.named(["compact", "runs/a", "timm:vit_tiny.x"]) == {
+    assert compare_encoders.named(["compact", "runs/pretrain/compact", "timm:vit_tiny.x"]) == {
         "compact": "compact",
-        "a": "runs/a",
+        "runs-pretrain-compact": "runs/pretrain/compact",
         "timm-vit_tiny.x": "timm:vit_tiny.x",
     }
-    with pytest.raises(SettingError, match="'a' more than once"):
-        compare_encoders.named(["runs/a", "other/a"])
+    with pytest.raises(SettingError, match="names that differ, got runs/a, runs/a"):
+        compare_encoders.named(["runs/a", "runs/a"])
     with pytest.raises(SettingError, match="at least one"):
         compare_encoders.named([])
 
@@ -76,7 +78,8 @@ def test_rows_are_named_after_encoders() -> None:
     ("wrong", "message"),
     [
         ("encoders=[compakt]", "Did you mean 'compact'"),
-        ("levels=[nearest]", "nearest"),
+        ("levels=[nearest]", "Did you mean 'near'"),
+        (f"encoders=[compact,{shipped_folder('compact')}]", "wanted different weights"),
         ("evaluation_episodes=101", "wanted between 1 and 100"),
         ("jobs=0", "jobs: wanted at least 1"),
     ],

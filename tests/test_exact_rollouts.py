@@ -77,10 +77,11 @@ def imagined(model: WorldModel, arguments: tuple[Tensor | None, ...]) -> Tensor:
     found = torch.full((BATCH, CANDIDATES, HORIZON, *LATENTS), torch.nan)
 
     def keep(latents: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
+        assert latents.dtype == torch.float32  # whatever the predictor computes in
         for row, problem in enumerate(goal[:, 0, 0].long().tolist()):
             for column, first in enumerate(actions[row, :, 0, 0]):
                 candidate = int((arguments[2][problem, :, 0, 0] == first).nonzero())
-                found[problem, candidate] = latents[row, column].float()
+                found[problem, candidate] = latents[row, column]
         return latents.flatten(2).mean(dim=-1)
 
     goal = torch.arange(BATCH).view(-1, 1, 1).expand(BATCH, *LATENTS).float()
@@ -106,7 +107,7 @@ def test_in_float32(conditioning: str, context_len: int, rows: int, threads: int
 @pytest.mark.parametrize("context_len", [1, 3])
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 def test_in_bfloat16(conditioning: str, context_len: int, rows: int, threads: int) -> None:
-    """Rounding differs with the shapes of products: no farther from float32 than plainly."""
+    """Rounding differs with the shapes of products: about as far from float32 as plainly."""
     exact = model_of(CONDITIONINGS[conditioning]())
     arguments = problem(exact, context_len)
     wanted = imagined(PlainWorldModel.of(exact), arguments)
@@ -114,7 +115,7 @@ def test_in_bfloat16(conditioning: str, context_len: int, rows: int, threads: in
     plain_error = (imagined(PlainWorldModel.of(model), arguments) - wanted).abs().mean()
     model.memory_mb = (rows + 0.5) * HORIZON * model.predictor.bytes_per_frame / 2**20
     error = (imagined(model, arguments) - wanted).abs().mean()
-    assert 0 < float(error) < 1.5 * float(plain_error)
+    assert 0 < float(error) < min(0.1, 1.5 * float(plain_error))  # standard deviation is 1
 
 
 @torch.no_grad()

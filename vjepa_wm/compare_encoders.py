@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.checkpoint import WEIGHTS
 from vjepa_wm.cli import progress, verb
-from vjepa_wm.encoders.registry import load_encoder
+from vjepa_wm.encoders.registry import TIMM, load_encoder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluate import chosen_tasks
 from vjepa_wm.evaluation.encoder_figures import encoder_rows, table
@@ -49,7 +49,6 @@ def main(cfg: DictConfig) -> None:
         chosen_tasks(cfg, level=level, count=cfg.evaluation_episodes)
     out = Path(cfg.out)
     begin(cfg, encoders)
-    open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
     run_stage(
         partial(measure, cfg, encoders), [(name,) for name in encoders], jobs=cfg.jobs, logs=out
     )
@@ -64,30 +63,34 @@ def main(cfg: DictConfig) -> None:
 
 
 def named(encoders: Sequence[str]) -> dict[str, str]:
-    """Give encoders the short names of their rows and folders.
+    """Give encoders the names of their rows and folders: what they are called, fit for a path.
 
     Raises:
         SettingError: There is none, or two would have the same name.
     """
     if not encoders:
         raise SettingError("encoders: wanted at least one name or folder, got none")
-    short = [re.sub(r"[^\w.-]+", "-", Path(encoder).name) for encoder in encoders]
-    for name in short:
-        if short.count(name) > 1:
-            raise SettingError(f"encoders: wanted names that differ, got {name!r} more than once")
-    return dict(zip(short, encoders, strict=True))
+    found = {re.sub(r"[^\w.-]+", "-", encoder).strip("-"): encoder for encoder in encoders}
+    if len(found) < len(encoders):
+        raise SettingError(f"encoders: wanted names that differ, got {', '.join(encoders)}")
+    return found
 
 
 def begin(cfg: DictConfig, encoders: Mapping[str, str]) -> None:
     """Load every encoder before hours are spent, and remember what each is measured with.
 
     Raises:
-        VjepaWmError: One cannot be loaded, or what is there was measured otherwise.
+        VjepaWmError: One cannot be loaded or is there twice, or what is there was measured
+            otherwise.
     """
+    digests = {name: load_encoder(encoder).digest for name, encoder in encoders.items()}
+    if len(set(digests.values())) < len(digests):
+        raise SettingError(f"encoders: wanted different weights, got {digests}")
+    trajectories = open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
     options = OmegaConf.to_container(cfg, resolve=True)
     shared = {name: value for name, value in options.items() if name not in FREE}
-    for name, encoder in encoders.items():
-        digest = load_encoder(encoder).digest
+    shared["data"] = trajectories.digest
+    for name, digest in digests.items():
         keep_inputs(Path(cfg.out) / name, {"encoder": digest, **shared}, unwritten={})
 
 
@@ -114,6 +117,7 @@ def training_options(cfg: DictConfig, encoder: str) -> list[str]:
         "integrator_trainer": cfg.integrator_steps,
     }
     return [
+        *(["encoder=timm"] if encoder.startswith(TIMM) else []),  # pictures of the size it says
         f"encoder.name={encoder}",
         f"data={cfg.data}",
         *(f"{trainer}.steps={steps}" for trainer, steps in budgets.items()),

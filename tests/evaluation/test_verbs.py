@@ -153,7 +153,7 @@ def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
         (["tasks=tuning", "agent=simulator", "replan_every=30"], "replan_every: wanted 1 to"),
         (
             ["tasks=tuning", "agent=simulator", "simulator_planner.horizon=0"],
-            "simulator: horizon: want",
+            "simulator: horizon: wanted",
         ),
         (["tasks=tuning", "agent=mpc", "model=nowhere"], "unknown world model 'nowhere'"),
         (["planner@simulator_planner=cen"], "Did you mean 'cem'"),

@@ -10,10 +10,9 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.comparison import Entry, difference, read_run
 from vjepa_wm.evaluation.cost_figures import PLANNED
 from vjepa_wm.evaluation.statistics import wilson_interval
+from vjepa_wm.evaluation.sweeps import AGENT
 from vjepa_wm.evaluation.tables import aligned
 from vjepa_wm.files import read_json
-
-AGENT = "mpc"
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,7 @@ def diagnosed(figures: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
 
 def table(names: Sequence[str], rows: Sequence[Row]) -> str:
     """Lay encoders out side by side, a line for each number."""
+    # The first row has no differences to the first: the order of labels is that of the others
     labels = dict.fromkeys(label for row in reversed(rows) for label in row)
     lines = [[label, *(str(row.get(label, "-")) for row in rows)] for label in labels]
     return aligned([["", *names], *lines])
