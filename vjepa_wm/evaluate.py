@@ -67,7 +67,7 @@ def main(cfg: DictConfig) -> None:
     simulator. simulator scores them by the true distance and has a planner of its own;
     'simulator_planner=${planner}' gives it the one of mpc. true_dynamics has planner and cost of
     mpc, on frames that are drawn and encoded instead of imagined. With planner=icem that is
-    33 candidates x 6 frames for each model step, with planner=push 97 x 6, at 2 ms (bfloat16) to
+    33 candidates x 6 frames for each model step, with planner=cem 193 x 6, at 2 ms (bfloat16) to
     10 ms a frame on one core: 0.4 to 2 s per plan with the first, up to a minute per episode of 50
     steps; with cost.over_steps=last it is a sixth of that.
 

@@ -55,5 +55,5 @@ def test_encoder_card_has_its_monitors() -> None:
         },
     }
     card = encoder_card(config)
-    for said in ("192 wide, 6 deep", "data/push, data/reacher", "rank 41 of 192", "0.87"):
+    for said in ("192 wide, 6 deep", "data/push, data/reacher", "of 1.0", "rank 41 of 192", "0.87"):
         assert said in card.replace("\n  ", " ")

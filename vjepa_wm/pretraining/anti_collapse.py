@@ -34,17 +34,28 @@ class Term(Protocol):
 
 @dataclass(frozen=True)
 class VarianceCovariance:
-    """Each channel keeps a deviation of at least one, channels stay uncorrelated.
+    """Each channel keeps a deviation of at least so much, channels stay uncorrelated.
 
-    In the manner of VICReg (arXiv 2105.04906).
+    In the manner of VICReg (arXiv 2105.04906), where the deviation asked for is 1. Layer-normed
+    tokens have no more than that to give: at 1 they all have to vary, those of a background that
+    stands still as well, with what little there is in them.
 
     Attributes:
         variance_weight: weight of the mean hinge `max(0, 1 - std)`; 0 is off.
         covariance_weight: weight of the mean squared covariance of two channels; 0 is off.
+        target_std: deviation asked for; both terms are of features divided by it.
+
+    Raises:
+        ValueError: The deviation asked for is not positive.
     """
 
     variance_weight: float
     covariance_weight: float
+    target_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.target_std > 0:
+            raise ValueError(f"target_std: wanted a positive number, got {self.target_std}")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -53,7 +64,7 @@ class VarianceCovariance:
 
     def __call__(self, tokens: Tensor, groups: Tensor) -> dict[str, Tensor]:
         """Compute both terms of tokens (B, L, D) in groups (B, L)."""
-        variance, covariance = variance_covariance(tokens, groups)
+        variance, covariance = variance_covariance(tokens / self.target_std, groups)
         return {"variance_loss": variance, "covariance_loss": covariance}
 
 
