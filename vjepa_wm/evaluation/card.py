@@ -11,7 +11,7 @@ def encoder_card(config: Config) -> str:
     run, figures = config["config"], config["figures"]
     # Before there were other objectives, these weights were options of their own
     terms = run["objective"]["terms"]["variance_covariance"] if "objective" in run else run
-    asked = terms["target_std"] if "target_std" in terms else 1.0  # before it was an option
+    terms = {"target_std": 1.0, **terms}  # what it was before it was an option
     return f"""# {config["name"]}: a compact V-JEPA encoder
 
 Pretrained by this project on its own simulations, with no labels, no actions and no pixels to
@@ -23,7 +23,7 @@ predict; frozen everywhere else. Made by the verbs that `make weights` runs.
 - Data: {", ".join(sorted(config["data"]))}.
 - Training: batch {run["trainer"]["batch_size"]}, clips of {run["num_frames"]} frames, variance
   weight {terms["variance_weight"]}, covariance weight {terms["covariance_weight"]}, channels asked
-  for a deviation of {asked}; kept at step {figures["step"]}.
+  for a deviation of {terms["target_std"]}; kept at step {figures["step"]}.
 - Held-out collapse monitors: standard deviation over frames {figures["frame_std"]:.2f}, effective
   rank {figures["effective_rank"]:.0f} of {config["vit"]["embed_dim"]}, rank correlation of raw
   latent distance with time apart {figures["time_rank_correlation"]:.2f}.
