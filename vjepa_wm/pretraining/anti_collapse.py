@@ -36,9 +36,9 @@ class Term(Protocol):
 class VarianceCovariance:
     """Each channel keeps a deviation of at least so much, channels stay uncorrelated.
 
-    In the manner of VICReg (arXiv 2105.04906), where the deviation asked for is 1. Layer-normed
-    tokens have no more than that to give: at 1 they all have to vary, those of a background that
-    stands still as well, with what little there is in them.
+    In the manner of VICReg (arXiv 2105.04906), where the deviation asked for is 1. An encoder that
+    ends in a layer norm has hardly more than that to give: at 1 nearly all tokens have to vary,
+    those of a background that stands still as well.
 
     Attributes:
         variance_weight: weight of the mean hinge `max(0, 1 - std)`; 0 is off.
