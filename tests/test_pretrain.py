@@ -69,7 +69,7 @@ def test_a_stopped_run_continues_and_its_encoder_loads(data, tmp_path, monkeypat
 
     encoder = load_encoder(str(out), dtype="fp32")
     latents = encoder.encode(tiny.pixels(2, 3, SIZE, SIZE))
-    assert latents.shape == (2, 3, *encoder.latent_shape) == (2, 3, 4, 32)
+    assert latents.shape == (2, 3, *encoder.latent_shape) == (2, 3, 16, 32)
     assert latents.isfinite().all()
 
 
@@ -110,9 +110,10 @@ FIRST_LOSSES = {
 }
 
 
-def test_defaults_train_as_before(data, tmp_path, monkeypatch) -> None:
+def test_the_terms_of_before_train_as_before(data, tmp_path, monkeypatch) -> None:
     """The figures of the version that knew neither videos nor processes."""
-    run(monkeypatch, data, tmp_path, "trainer.steps=5", "trainer.precision=fp32")
+    options = [*tiny.TERMS_BEFORE_SIGREG, "trainer.steps=5", "trainer.precision=fp32"]
+    run(monkeypatch, data, tmp_path, *options)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["average"] == pytest.approx(FIRST_LOSSES, rel=1e-4)
 

@@ -53,17 +53,18 @@ def test_every_recipe_trains_and_its_encoder_loads(
 ) -> None:
     rows = run(monkeypatch, data, tmp_path, f"recipe={recipe}", "trainer.steps=4")
     assert [row["step"] for row in rows] == [0, 3, 4]
-    parts = {"compact": "variance_loss", "vjepa2_1": "context_loss", "pixels": "pixel_loss"}
+    parts = {"compact": "sigreg_loss", "vjepa2_1": "context_loss", "pixels": "pixel_loss"}
     assert parts.get(recipe, "prediction_loss") in rows[-1]
-    assert ("variance_loss" in rows[-1]) == (recipe == "compact")
+    assert ("sigreg_loss" in rows[-1]) == (recipe == "compact")
+    assert "variance_loss" not in rows[-1]
     config = load_checkpoint(tmp_path).config
     assert config["name"] == recipe
     assert config["which"] == ("encoder" if recipe == "pixels" else "target_encoder")
     encoder = load_encoder(str(tmp_path), dtype="fp32")
     latents = encoder.encode(tiny.pixels(2, 3, SIZE, SIZE))
-    assert latents.shape == (2, 3, 4, 32) and latents.isfinite().all()
+    assert latents.shape == (2, 3, 16, 32) and latents.isfinite().all()
     clips = encoder.encode_clips(tiny.pixels(2, 4, SIZE, SIZE))
-    assert clips.shape == (2, 2, 4, 32) and clips.isfinite().all()
+    assert clips.shape == (2, 2, 16, 32) and clips.isfinite().all()
 
 
 @pytest.mark.parametrize("recipe", ["vjepa1", "vjepa2", "vjepa2_1"])
@@ -119,11 +120,11 @@ def test_the_command_line_goes_before_the_recipe() -> None:
     assert cfg.masks._target_.endswith("MultiBlockMasks")
 
 
-def test_the_default_trains_as_it_did_before_there_were_recipes(
+def test_the_terms_of_before_train_as_they_did_before_there_were_recipes(
     data: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """Figures of the commit before, for these options and this data (5bad2f4)."""
-    rows = run(monkeypatch, data, tmp_path, "trainer.steps=7")
+    rows = run(monkeypatch, data, tmp_path, *tiny.TERMS_BEFORE_SIGREG, "pool=2", "trainer.steps=7")
     found = {row["step"]: row for row in rows}
     for step, figures in BEFORE.items():
         for name, value in figures.items():

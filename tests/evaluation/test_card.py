@@ -44,7 +44,10 @@ def test_encoder_card_has_its_monitors() -> None:
             "trainer": {"batch_size": 24},
             "num_frames": 4,
             "objective": {
-                "terms": {"variance_covariance": {"variance_weight": 0.5, "covariance_weight": 0.1}}
+                "terms": {
+                    "variance_covariance": {"variance_weight": 0.0, "covariance_weight": 0.0},
+                    "sigreg": {"_target_": "SIGReg", "weight": 0.1, "num_slices": 256},
+                }
             },
         },
         "figures": {
@@ -55,5 +58,7 @@ def test_encoder_card_has_its_monitors() -> None:
         },
     }
     card = encoder_card(config)
-    for said in ("192 wide, 6 deep", "data/push, data/reacher", "of 1.0", "rank 41 of 192", "0.87"):
+    against = "against collapse: sigreg (weight 0.1, num_slices 256);"
+    for said in ("192 wide, 6 deep", "data/push, data/reacher", against, "rank 41 of 192", "0.87"):
         assert said in card.replace("\n  ", " ")
+    assert "variance" not in card

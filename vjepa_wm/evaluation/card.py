@@ -9,9 +9,6 @@ Config = Mapping[str, Any]
 def encoder_card(config: Config) -> str:
     """Card of a pretrained encoder, in Markdown, from its `config.json`."""
     run, figures = config["config"], config["figures"]
-    # Before there were other objectives, these weights were options of their own
-    terms = run["objective"]["terms"]["variance_covariance"] if "objective" in run else run
-    terms = {"target_std": 1.0, **terms}  # what it was before it was an option
     return f"""# {config["name"]}: a compact V-JEPA encoder
 
 Pretrained by this project on its own simulations, with no labels, no actions and no pixels to
@@ -21,15 +18,24 @@ predict; frozen everywhere else. Made by the verbs that `make weights` runs.
   patch {config["vit"]["patch_size"]}, tubelet {config["vit"]["tubelet_size"]},
   {config["image_size"]} x {config["image_size"]} pixels; the EMA target encoder is shipped.
 - Data: {", ".join(sorted(config["data"]))}.
-- Training: batch {run["trainer"]["batch_size"]}, clips of {run["num_frames"]} frames, variance
-  weight {terms["variance_weight"]}, covariance weight {terms["covariance_weight"]}, channels asked
-  for a deviation of {terms["target_std"]}; kept at step {figures["step"]}.
+- Training: batch {run["trainer"]["batch_size"]}, clips of {run["num_frames"]} frames;
+  against collapse: {_terms_in_words(run)}; kept at step {figures["step"]}.
 - Held-out collapse monitors: standard deviation over frames {figures["frame_std"]:.2f}, effective
   rank {figures["effective_rank"]:.0f} of {config["vit"]["embed_dim"]}, rank correlation of raw
   latent distance with time apart {figures["time_rank_correlation"]:.2f}.
 - Limits: it has seen these clean simulated scenes only. On real video expect nothing of it; use
   published V-JEPA weights there.
 """
+
+
+def _terms_in_words(run: Config) -> str:
+    """Name the terms against collapse a run was trained with, and their settings."""
+    said = []
+    for name, settings in run["objective"]["terms"].items():
+        values = {key: value for key, value in settings.items() if not key.startswith("_")}
+        if any(value for key, value in values.items() if key.endswith("weight")):
+            said.append(f"{name} ({', '.join(f'{key} {value}' for key, value in values.items())})")
+    return ", ".join(said) or "nothing"
 
 
 def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> str:
