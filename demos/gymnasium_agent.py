@@ -12,7 +12,7 @@ def main() -> None:
     """Reach one goal image and say so."""
     env = gymnasium.make("envs:vjepa_wm/Reacher-v0")
     world_model = load_world_model("reacher")
-    cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric, l2_weight=20)
+    cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric, l2_weight=2)
     planner = ICEM(horizon=6, num_samples=16, iterations=2)
     agent = MPCAgent(world_model, planner, cost, context_len=1, replan_every=1)
 

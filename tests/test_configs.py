@@ -76,8 +76,12 @@ def build_integrator(cfg: DictConfig) -> None:
     LearnedIntegrator(mean=[0.0], std=[1.0], action_dim=2, **cfg)
 
 
+def metric_of(cfg: DictConfig) -> TemporalMetric:
+    return TemporalMetric(latent_dim=8, num_patches=4, **cfg)
+
+
 def build_metric(cfg: DictConfig) -> None:
-    built = TemporalMetric(latent_dim=8, num_patches=4, **cfg)
+    built = metric_of(cfg)
     assert built(torch.zeros(3, 4, 8), torch.ones(4, 8)).shape == (3,)
 
 
@@ -87,7 +91,7 @@ def build_goal_policy(cfg: DictConfig) -> None:
 
 
 def build_cost(cfg: DictConfig) -> None:
-    cost = instantiate(cfg, metric=lambda latents, goal: (latents - goal).norm(dim=(-1, -2)))
+    cost = instantiate(cfg, metric=metric_of(OmegaConf.load(CONFIGS / "metric/temporal.yaml")))
     assert isinstance(cost, GoalCost)
     latents = torch.randn(2, 3, 5, 4, 8, generator=torch.Generator().manual_seed(0))
     costs = cost(latents, latents[:, 0, -1])

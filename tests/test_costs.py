@@ -159,10 +159,11 @@ def test_at_the_end_the_way_there_does_not_count() -> None:
 
 
 def test_a_squared_distance_is_added_to_the_metric() -> None:
+    """In units of what a model step changes it by."""
     torch.manual_seed(0)
-    metric = TemporalMetric(latent_dim=4, num_patches=2, hidden_dim=8, embed_dim=4, max_steps=5)
-    options = {"over_steps": "sum", "metric": metric}
-    apart = GoalCost(distance="metric", **options) + 3 * GoalCost(distance="l2", **options)
+    sizes = {"latent_dim": 4, "num_patches": 2, "hidden_dim": 8, "embed_dim": 4, "max_steps": 5}
+    options = {"over_steps": "sum", "metric": TemporalMetric(**sizes, squared_step=0.25)}
+    apart = GoalCost(distance="metric", **options) + 12 * GoalCost(distance="l2", **options)
     latents, goal = torch.randn(2, 3, 5, 2, 4), torch.randn(2, 2, 4)
     together = GoalCost(distance="metric", l2_weight=3.0, **options)
     torch.testing.assert_close(together(latents, goal), apart(latents, goal))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluation.statistics import spearman
 from vjepa_wm.metric import TemporalMetric, pairwise_distance
 
@@ -46,6 +47,13 @@ def metric() -> TemporalMetric:
         embed_dim=8,
         max_steps=MAX_STEPS,
     )
+
+
+def test_a_step_that_changes_nothing_is_refused() -> None:
+    with pytest.raises(SettingError, match="squared_step: wanted a positive number, got 0"):
+        TemporalMetric(
+            latent_dim=2, num_patches=1, hidden_dim=2, embed_dim=2, max_steps=5, squared_step=0
+        )
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,20 @@ def test_the_world_model_plans(trained: Path) -> None:
         assert np.abs(action).max() <= 1
 
 
+def test_it_says_how_far_latents_move_in_a_step(trained: Path) -> None:
+    """What squared distance is measured in: the mean over the training episodes."""
+    world_model = load_world_model(trained / "run", dtype="fp32")
+    trajectories = Trajectories.open(trained / "data")
+    squared = []
+    for index in trajectories.split()[0]:
+        pixels = torch.from_numpy(trajectories.episode(int(index)).pixels.copy())
+        latents = world_model.encode(pixels[None])[0]
+        squared.append((latents[1:] - latents[:-1]).square().mean((1, 2)))
+    wanted = float(torch.cat(squared).mean())
+    assert world_model.metric.squared_step == pytest.approx(wanted, rel=0.1)
+    assert GoalCost(distance="l2", over_steps="last", metric=world_model.metric).l2_unit < 1
+
+
 def test_proprio_can_be_left_out(trained: Path, tmp_path: Path) -> None:
     """Asked for, or because none was recorded; the integrator is then neither made nor saved."""
     assert load_world_model(trained / "run").takes_proprio

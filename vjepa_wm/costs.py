@@ -158,7 +158,9 @@ class GoalCost(Cost):
         discount: weight of each further step of `sum` relative to the one before; 1 weighs all
             alike, less trusts a far future less.
         l2_weight: weight of the squared latent distance that is added: the metric leads to the
-            goal from afar, but tells the last centimetres apart less well.
+            goal from afar, but tells the last centimetres apart less well. In units of what a
+            model step changes it by (`TemporalMetric.squared_step`), so that a weight means the
+            same whatever the encoder; without a metric as it is.
 
     Raises:
         UnknownNameError: another distance; the nearest is named.
@@ -180,6 +182,7 @@ class GoalCost(Cost):
         self.over_steps = over_steps
         self.discount = discount
         self.l2_weight = l2_weight
+        self.l2_unit = 1.0 if metric is None else metric.squared_step
 
     def __call__(self, latents: Tensor, goal: Tensor | Goal) -> Tensor:
         """Score imagined latents (B, N, T, P, D) against goals (B, P, D); returns (B, N).
@@ -198,7 +201,7 @@ class GoalCost(Cost):
         goal = goal[:, None, None]
         distance = self.distance(latents, goal)  # (B, N, T)
         if self.l2_weight:
-            distance = distance + self.l2_weight * l2_distance(latents, goal)
+            distance = distance + self.l2_weight / self.l2_unit * l2_distance(latents, goal)
         return _over_steps(distance, self.over_steps, self.discount)
 
     def at_end(self) -> Self:

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vjepa_wm.errors import SettingError
+
 EMBED_SCALE = (
     15.0  # model steps per unit of the head's output, so that it starts at a sensible size
 )
+UNMEASURED_STEP = 0.1  # squared_step of models from before it was recorded
 
 
 class TemporalMetric(nn.Module):
@@ -25,6 +28,11 @@ class TemporalMetric(nn.Module):
         hidden_dim: width of the hidden layer.
         embed_dim: width K of the embedding.
         max_steps: unrelated frames are pushed apart up to here.
+        squared_step: mean squared difference of latents one model step apart, over the
+            trajectories: what squared latent distance is measured in beside this metric.
+
+    Raises:
+        SettingError: `squared_step` is not positive.
     """
 
     def __init__(
@@ -35,9 +43,13 @@ class TemporalMetric(nn.Module):
         hidden_dim: int,
         embed_dim: int,
         max_steps: int,
+        squared_step: float = UNMEASURED_STEP,
     ) -> None:
         super().__init__()
+        if squared_step <= 0:
+            raise SettingError(f"squared_step: wanted a positive number, got {squared_step}")
         self.max_steps = max_steps
+        self.squared_step = squared_step
         self.hidden = nn.Linear(num_patches * latent_dim, hidden_dim)
         self.out = nn.Linear(hidden_dim, embed_dim)
 

@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_BYTES = 1 << 28
 COLLAPSE_FRAMES = 64
+STEP_WINDOWS = 1024  # pairs of frames that say how far latents move in a step
 
 
 @verb("train_ac")
@@ -66,7 +67,7 @@ def main(cfg: DictConfig) -> None:
         trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
     )
     warn_of_collapse(cache)
-    settings = network_settings(cfg, encoder, trajectories)
+    settings = network_settings(cfg, encoder, trajectories, squared_step=squared_step(cache))
     world_model = build_world_model(cfg, encoder, trajectories, settings)
     if start is not None:
         start_from(world_model, start)
@@ -110,8 +111,16 @@ def warn_of_collapse(cache: LatentCache) -> None:
         )
 
 
+def squared_step(cache: LatentCache) -> float:
+    """Mean squared difference of latents one model step apart, over the training windows."""
+    train_windows, _ = split_windows(cache, num_frames=2)
+    latents = train_windows.sample(np.random.default_rng(0), STEP_WINDOWS).latents.float()
+    # Where nothing ever changes a warning was given already; the metric wants a positive number
+    return max(float((latents[:, 1] - latents[:, 0]).square().mean()), 1e-6)
+
+
 def network_settings(
-    cfg: DictConfig, encoder: FrozenEncoder, trajectories: Trajectories
+    cfg: DictConfig, encoder: FrozenEncoder, trajectories: Trajectories, *, squared_step: float
 ) -> dict[str, dict[str, object] | None]:
     """Everything that makes the networks again, as the checkpoint records it.
 
@@ -120,7 +129,7 @@ def network_settings(
     """
     patches, dim = encoder.latent_shape
     action_dim = trajectories.meta.action_dim
-    statistics, integrator = {}, None
+    statistics, integrator, metric = {}, None, None
     if cfg.proprio and trajectories.meta.proprio_dim:
         shards = [torch.from_numpy(shard.copy()) for shard in trajectories.proprio.shards]
         mean, std = proprio_statistics(torch.cat(shards))
@@ -128,6 +137,9 @@ def network_settings(
         integrator = {"mean": mean, "std": std, "action_dim": action_dim, **cfg.integrator}
     elif cfg.proprio:
         logger.info("%s has no proprio: training without", trajectories.folder)
+    if action_dim:
+        metric = {"latent_dim": dim, "num_patches": patches, "squared_step": squared_step}
+        metric |= cfg.metric
     return {
         "predictor": {
             "latent_dim": dim,
@@ -136,7 +148,7 @@ def network_settings(
             **statistics,
             **cfg.predictor,
         },
-        "metric": {"latent_dim": dim, "num_patches": patches, **cfg.metric} if action_dim else None,
+        "metric": metric,
         "integrator": integrator,
     }
 
