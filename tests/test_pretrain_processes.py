@@ -24,7 +24,7 @@ NO_TERMS = [
     f"{TERM}.covariance_weight=0",
     "objective.terms.sigreg.weight=0",
 ]
-OPTIONS += [*tiny.TERMS_BEFORE_SIGREG[:2], "objective.terms.sigreg.weight=0.1"]
+OPTIONS += [*tiny.VARIANCE_COVARIANCE, "objective.terms.sigreg.weight=0.1"]
 OPTIONS += ["workers=0", "collapse.effective_rank=0"]
 
 

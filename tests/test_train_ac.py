@@ -78,7 +78,8 @@ def test_it_says_how_far_latents_move_in_a_step(trained: Path) -> None:
         squared.append((latents[1:] - latents[:-1]).square().mean((1, 2)))
     wanted = float(torch.cat(squared).mean())
     assert world_model.metric.squared_step == pytest.approx(wanted, rel=0.1)
-    assert GoalCost(distance="l2", over_steps="last", metric=world_model.metric).l2_unit < 1
+    cost = GoalCost(distance="metric", over_steps="last", metric=world_model.metric)
+    assert cost.l2_unit == world_model.metric.squared_step
 
 
 def test_proprio_can_be_left_out(trained: Path, tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ VIT = {
 IMAGE_SIZE = 16
 CONFIGS = Path(__file__).parents[1] / "configs"
 # Options of pretrain: the terms against collapse that recipe=compact had before SIGReg
-TERMS_BEFORE_SIGREG = [
+VARIANCE_COVARIANCE = [
     "objective.terms.variance_covariance.variance_weight=0.5",
     "objective.terms.variance_covariance.covariance_weight=0.1",
-    "objective.terms.sigreg.weight=0",
 ]
+TERMS_BEFORE_SIGREG = [*VARIANCE_COVARIANCE, "objective.terms.sigreg.weight=0"]
 
 
 def randomise(module: nn.Module, *, std: float = 0.2) -> nn.Module:

@@ -46,7 +46,7 @@ class TemporalMetric(nn.Module):
         squared_step: float = UNMEASURED_STEP,
     ) -> None:
         super().__init__()
-        if squared_step <= 0:
+        if not squared_step > 0:
             raise SettingError(f"squared_step: wanted a positive number, got {squared_step}")
         self.max_steps = max_steps
         self.squared_step = squared_step
