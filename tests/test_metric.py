@@ -97,6 +97,19 @@ def test_it_keeps_far_places_apart(trained: TemporalMetric) -> None:
 
 
 @torch.no_grad()
+def test_what_was_trained_on_centred_latents_absorbs_how_they_were_centred() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = 3 + torch.randn(5, 2, 16, generator=generator)
+    mean, scale = latents.mean(dim=0), 0.25
+    model = metric()
+    wanted = model.embed((latents - mean) / scale)
+    model.absorb(mean, scale)
+    torch.testing.assert_close(model.embed(latents), wanted, rtol=1e-4, atol=1e-3)
+    model.absorb(-mean / scale, 1 / scale)  # and back
+    torch.testing.assert_close(model.hidden.weight, metric().hidden.weight)
+
+
+@torch.no_grad()
 def test_distance_is_that_of_the_embeddings_and_broadcasts() -> None:
     """(B, N, T, P, D) against (B, 1, 1, P, D), as costs use it; a distance in every respect."""
     model = metric()

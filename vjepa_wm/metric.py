@@ -62,6 +62,17 @@ class TemporalMetric(nn.Module):
         """Distance in model steps between frames (..., P, D), broadcast; returns (...)."""
         return (self.embed(latents) - self.embed(other)).norm(dim=-1)
 
+    @torch.no_grad()
+    def absorb(self, mean: Tensor, scale: float) -> None:
+        """Take latents as they are from now on, where it was trained on `(latents - mean) / scale`.
+
+        Args:
+            mean: (P, D).
+            scale: a positive number.
+        """
+        self.hidden.weight /= scale
+        self.hidden.bias -= self.hidden.weight @ mean.flatten()
+
     def loss(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Fit distance to time apart, on all pairs of a batch of trajectory pieces.
 

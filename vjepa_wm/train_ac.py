@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.cli import progress, run_verb, verb
-from vjepa_wm.data.latents import LatentBatch, LatentCache
+from vjepa_wm.data.latents import LatentBatch, LatentCache, LatentWindows
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import WindowIndex, gather_actions
 from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 VALIDATION_BYTES = 1 << 28
 COLLAPSE_FRAMES = 64
 STEP_DRAWS, STEP_PAIRS = 16, 64  # pairs of frames that say how far latents move in a step
+SPREAD_DRAWS, SPREAD_WINDOWS = 16, 8  # pieces of trajectories that say how far they spread
 
 
 @verb("train_ac")
@@ -96,6 +97,8 @@ def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEnc
         "start_from": cfg.start_from,
     }
     older = {"proprio_dim": 0, "start_from": None}  # versions that wrote neither
+    if trajectories.meta.action_dim:
+        chosen["metric_inputs"], older["metric_inputs"] = "centred", "as they are"
     keep_inputs(cfg.out, inputs_of(trajectories, encoder) | chosen, unwritten=older)
 
 
@@ -299,20 +302,37 @@ def train_metric(
     trainer: Trainer = instantiate(cfg.metric_trainer)
     train_windows, held_out = split_windows(cache, num_frames=cfg.metric_frames)
     validation, _, _ = draw(held_out, np.random.default_rng(0), 32, device=cfg.device)
+    # Most of a latent is the same in all frames: centred ones are learned from faster
+    mean, scale = spread(train_windows, device=cfg.device)
+    if cfg.start_from is not None:  # whose metric takes latents as they are
+        metric.absorb(-mean / scale, 1 / scale)
 
     def loss(rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         del share  # the objective does not change over the run
         latents, _, _ = draw(train_windows, rng, trainer.batch_size, device=cfg.device)
-        return metric.loss(latents)
+        return metric.loss((latents - mean) / scale)
 
     def validate() -> Logs:
-        value, parts = metric.loss(validation)
+        value, parts = metric.loss((validation - mean) / scale)
         named = {name: float(part) for name, part in parts.items()}
         return {"held_out_loss": float(value), **{f"held_out_{k}": v for k, v in named.items()}}
 
     folder = Path(cfg.out) / "metric"
     figures = trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
+    metric.absorb(mean, scale)
     return {"metric": figures}
+
+
+def spread(windows: LatentWindows, *, device: str) -> tuple[Tensor, float]:
+    """Mean latents (P, D) over windows, and the root mean square of what differs from them."""
+    rng, sums = np.random.default_rng(0), [0.0, 0.0]
+    for _ in range(SPREAD_DRAWS):  # a few at a time: large encoders make large latents
+        latents, _, _ = draw(windows, rng, SPREAD_WINDOWS, device=device)
+        sums[0] = sums[0] + latents.mean(dim=(0, 1))
+        sums[1] = sums[1] + latents.square().mean(dim=(0, 1))
+    mean, square = sums[0] / SPREAD_DRAWS, sums[1] / SPREAD_DRAWS  # (P, D)
+    variance = float((square - mean.square()).mean())
+    return mean, max(variance, 1e-6) ** 0.5  # 1e-6: nothing ever changes, as was warned of already
 
 
 def save_world_model(
