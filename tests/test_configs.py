@@ -210,7 +210,7 @@ def test_every_environment_has_its_planner_and_takes_another(name: str, env: str
     with hydra.initialize_config_module("configs", version_base="1.3"):
         planned = hydra.compose(name, overrides=[f"env={env}"]).planner
         chosen = hydra.compose(name, overrides=[f"env={env}", "planner=mppi"]).planner
-    wanted = "planners.CEM" if env == "push" else "planners.ICEM"
+    wanted = "planners.CEM" if env == "push_t" else "planners.ICEM"
     assert (planned._target_, chosen._target_) == (wanted, "planners.MPPI")
 
 

@@ -80,9 +80,9 @@ def test_the_first_lines_say_what_it_does_and_how_it_is_run(name: str) -> None:
 
 
 def test_a_default_that_follows_another_option_is_shown_with_its_own(capsys, monkeypatch) -> None:
-    """Push is planned with cem: its keys are listed, none of icem's."""
+    """Push is planned with icem: its keys are listed, those cem does not have too."""
     monkeypatch.setattr("sys.argv", ["evaluate", "--help"])
     importlib.import_module("vjepa_wm.evaluate").main()
     shown = capsys.readouterr().out
     assert "default that of env, push." in shown
-    assert "noise_beta" not in shown
+    assert "noise_beta: 2.0" in shown
