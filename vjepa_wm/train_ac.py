@@ -325,13 +325,13 @@ def train_metric(
 
 def spread(windows: LatentWindows, *, device: str) -> tuple[Tensor, float]:
     """Mean latents (P, D) over windows, and the root mean square of what differs from them."""
-    rng, sums = np.random.default_rng(0), [0.0, 0.0]
+    rng, means, squares = np.random.default_rng(0), [], []
     for _ in range(SPREAD_DRAWS):  # a few at a time: large encoders make large latents
         latents, _, _ = draw(windows, rng, SPREAD_WINDOWS, device=device)
-        sums[0] = sums[0] + latents.mean(dim=(0, 1))
-        sums[1] = sums[1] + latents.square().mean(dim=(0, 1))
-    mean, square = sums[0] / SPREAD_DRAWS, sums[1] / SPREAD_DRAWS  # (P, D)
-    variance = float((square - mean.square()).mean())
+        means.append(latents.mean(dim=(0, 1)))
+        squares.append(float(latents.square().mean()))
+    mean = torch.stack(means).mean(dim=0)  # (P, D)
+    variance = sum(squares) / SPREAD_DRAWS - float(mean.square().mean())
     return mean, max(variance, 1e-6) ** 0.5  # 1e-6: nothing ever changes, as was warned of already
 
 
