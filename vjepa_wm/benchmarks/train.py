@@ -13,6 +13,7 @@ from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.training.dynamics import DynamicsLoss
+from vjepa_wm.training.optimizers import make_optimizer
 
 ENCODING = "encoding its frames in every step"
 
@@ -64,17 +65,17 @@ def benchmark_train(
 def _stepper(
     predictor: ActionPredictor, actions: Tensor, device: str
 ) -> Callable[[Tensor, torch.dtype], None]:
-    """Return one training step: loss, gradients, AdamW."""
+    """Return one training step: loss, gradients, Muon."""
     objective = DynamicsLoss(
         predictor, rollout_steps=2, rollout_weight=0.5, rollout_from=0.0, change_weight=2.0
     )
-    optimiser = torch.optim.AdamW(predictor.parameters(), lr=1e-4)
+    optimiser = make_optimizer("muon", predictor, learning_rate=1e-4, weight_decay=0.01)
     kind = torch.device(device).type
 
     def step(latents: Tensor, dtype: torch.dtype) -> None:
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):
             loss, _ = objective(latents, actions, share=1.0)
-        optimiser.zero_grad()
+        optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
 

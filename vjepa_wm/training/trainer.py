@@ -21,6 +21,7 @@ from vjepa_wm.errors import CheckpointError, SettingError
 from vjepa_wm.files import atomic_path
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.progress import no_progress, progress
+from vjepa_wm.training.optimizers import make_optimizer
 from vjepa_wm.training.schedules import HalfCosine, Schedule
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Trainer:
         minutes: training time in minutes, or None for no limit; the sooner of the two ends it.
         batch_size: samples per step, for the caller's loss function.
         learning_rate: peak of the schedule.
-        weight_decay: AdamW's, on matrices only.
+        weight_decay: decoupled, on matrices only.
         warmup: share of the budget spent warming up.
         clip_grad: largest gradient norm, or None for no limit.
         validate_every: steps between validations and checkpoints.
@@ -58,6 +59,8 @@ class Trainer:
         accumulate: pieces a batch is worked through in, for the caller's loss function.
         schedule: how learning rate and weight decay move over the budget; None is a linear warm-up,
             then a half cosine to 1 % of the peak.
+        optimizer: `adamw`, or `muon` for the matrices inside transformer blocks and AdamW for the
+            rest, at the same learning rate.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Trainer:
         seed: int,
         accumulate: int = 1,
         schedule: Schedule | None = None,
+        optimizer: str = "adamw",
     ) -> None:
         if steps is None and minutes is None:
             raise SettingError("the trainer needs a budget: give steps, minutes or both")
@@ -94,6 +98,7 @@ class Trainer:
         self.seed = seed
         self.accumulate = accumulate
         self.schedule: Schedule = HalfCosine() if schedule is None else schedule
+        self.optimizer = optimizer
 
     def fit(
         self,
@@ -171,13 +176,11 @@ class _Loop:
         self.keep_untrained = keep_untrained
         folder.mkdir(parents=True, exist_ok=True)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        plain = [p for p in self.parameters if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
-            lr=trainer.learning_rate,
+        self.optimizer = make_optimizer(
+            trainer.optimizer,
+            module,
+            learning_rate=trainer.learning_rate,
             weight_decay=trainer.weight_decay,
-            fused=True,
         )
         self.rng = np.random.default_rng(trainer.seed)
         self.step = 0
@@ -232,10 +235,11 @@ class _Loop:
         """Set learning rate and weight decay to those of this share of the budget."""
         trainer = self.trainer
         rate = trainer.learning_rate * trainer.schedule.rate(share, trainer.warmup)
+        decay = trainer.schedule.weight_decay(share, trainer.weight_decay)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        decayed = self.optimizer.param_groups[0]
-        decayed["weight_decay"] = trainer.schedule.weight_decay(share, trainer.weight_decay)
+            if any(parameter.ndim > 1 for parameter in group["params"]):
+                group["weight_decay"] = decay
 
     def _largest_norm(self, share: float) -> float:
         limit = self.trainer.clip_grad
