@@ -286,6 +286,19 @@ def test_bad_input_says_what_was_wanted() -> None:
         agent.act({"pixels": dot(1, 1)})
 
 
+def test_pictures_that_are_turned_views_are_taken() -> None:
+    """As Gymnasium's MuJoCo renderer gives them: upside down, by negative strides."""
+    turned = [np.ascontiguousarray(dot(*place)[::-1])[::-1] for place in ((4, 5), (20, 22))]
+    agents = make_agent(subgoal_steps=2), make_agent(subgoal_steps=2)
+    agents[0].reset(goal=dot(20, 22), subgoals=dot(9, 9)[None])
+    agents[1].reset(goal=turned[1], subgoals=np.ascontiguousarray(dot(9, 9)[None, ::-1])[:, ::-1])
+    actions = [
+        agent.act({"pixels": pixels})
+        for agent, pixels in zip(agents, (dot(4, 5), turned[0]), strict=True)
+    ]
+    assert np.array_equal(*actions)
+
+
 def test_a_deadline_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three iterations and the mean in the end, 30 ms each, 40 ms leave time for the first."""
     calls = []

@@ -55,6 +55,23 @@ def test_the_last_line_says_what_was_made(tmp_path: Path) -> None:
     assert "Traceback" not in bad.stderr
 
 
+def test_gymnasiums_own_environments_are_collected_without_a_screen(tmp_path: Path) -> None:
+    """By their id alone, drawn by MuJoCo at the size that is kept."""
+    options = ["env.id=Reacher-v5", "env.name=gym_reacher", "env.image_size=24", "episodes=2"]
+    unset = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    subprocess.run(
+        [sys.executable, "-m", "vjepa_wm.collect", *options, "steps=3", f"out={tmp_path / 'data'}"],
+        cwd=ROOT,
+        env=unset,
+        check=True,
+    )
+    trajectories = Trajectories.open(tmp_path / "data")
+    first, second = (trajectories.episode(index).pixels for index in range(2))
+    assert first.shape == (4, 24, 24, 3)
+    assert first.std() > 5
+    assert (first != second).any() and (first[0] != first[3]).any()
+
+
 def test_collecting_does_not_import_torch() -> None:
     """A worker starts in a fraction of the time and of the memory."""
     code = "import sys, vjepa_wm.collect; sys.exit('torch' in sys.modules)"

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from planners import CEM
 from tests import tiny
-from vjepa_wm import GoalCost, MPCAgent, load_world_model, train_ac
+from vjepa_wm import GoalCost, MPCAgent, evaluate, load_world_model, train_ac
 from vjepa_wm.checkpoint import load_checkpoint, save_checkpoint
 from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.trajectories import Trajectories
@@ -120,6 +121,22 @@ def test_proprio_can_be_left_out(trained: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert not load_world_model(out).takes_proprio
         assert not (out / "integrator").exists()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "is_measured"), [("envs:vjepa_wm/Push-v0", True), ("my_envs:Push-v0", False)]
+)
+def test_only_environments_with_frozen_tasks_are_measured_on_them(
+    env_id: str, is_measured: bool, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Whatever it is called: another environment's tasks would say nothing of it."""
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(evaluate, "run_verb", lambda *words: asked.append(words))
+    cfg = {"env": {"name": "push", "id": env_id}, "evaluation_episodes": 3, "out": "runs/x"}
+    evaluate.evaluate_trained(OmegaConf.create(cfg), "agent=mpc")
+    assert ("not evaluated" in capsys.readouterr().out) != is_measured
+    wanted = ("evaluate", "env=push", "agent=mpc", "episodes=3", "out=runs/x/evaluation")
+    assert asked == ([wanted] if is_measured else [])
 
 
 def test_without_actions_it_foresees_and_plans_nothing(trained: Path, tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from planners import Planner, shift
 from vjepa_wm.agent_memory import Past, Slot
 from vjepa_wm.costs import score
 from vjepa_wm.errors import SettingError
-from vjepa_wm.observations import Pixels, read_frames, read_goal, read_pixels, read_proprio
+from vjepa_wm.observations import (
+    Pixels,
+    as_tensor,
+    read_frames,
+    read_goal,
+    read_pixels,
+    read_proprio,
+)
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
 
@@ -127,14 +134,14 @@ class MPCAgent:
 
     def _line_up(self, subgoals: Pixels) -> None:
         """Put subgoals before the goal of each environment."""
-        pixels = torch.as_tensor(subgoals)
-        pixels = pixels.unsqueeze(0) if self.is_single else pixels
+        subgoals = as_tensor(subgoals)
+        pixels = subgoals.unsqueeze(0) if self.is_single else subgoals
         is_fit = pixels.ndim == 5 and len(pixels) == len(self.slots) and pixels.shape[1] > 0
         if not is_fit or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
             wanted = "(G, H, W, 3)" if self.is_single else f"({len(self.slots)}, G, H, W, 3)"
             raise SettingError(
                 f"subgoals: wanted uint8 pixels {wanted}, at least one, as the goal is, got "
-                f"{torch.as_tensor(subgoals).dtype} {tuple(torch.as_tensor(subgoals).shape)}"
+                f"{subgoals.dtype} {tuple(subgoals.shape)}"
             )
         if self.subgoal_within is None and self.subgoal_steps is None:
             raise SettingError(

@@ -26,7 +26,7 @@ from vjepa_wm.behaviour_cloning import (
 )
 from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.checkpoint import load_checkpoint
-from vjepa_wm.cli import progress, reason_of, verb
+from vjepa_wm.cli import progress, reason_of, run_verb, verb
 from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
@@ -44,7 +44,14 @@ from vjepa_wm.evaluation.report import (
     warnings,
     write_report,
 )
-from vjepa_wm.evaluation.tasks import TUNING_SEED, Task, TaskSet, draw_tasks, load_task_set
+from vjepa_wm.evaluation.tasks import (
+    TUNING_SEED,
+    Task,
+    TaskSet,
+    draw_tasks,
+    has_frozen_tasks,
+    load_task_set,
+)
 from vjepa_wm.evaluation.true_dynamics import TrueDynamicsAgent
 from vjepa_wm.files import digest
 from vjepa_wm.loading import SHIPPED, load_world_model
@@ -101,6 +108,27 @@ def main(cfg: DictConfig) -> None:
     write_pictures(cfg.out, reels, episodes_digest=digest(Path(cfg.out) / EPISODES_FILE))
     write_page(Path(cfg.out) / REPORT_FILE, [Path(cfg.out)])
     show(cfg, rows, budget)
+
+
+def evaluate_trained(cfg: DictConfig, *options: str) -> None:
+    """Measure what a training verb just trained, where its environment has frozen tasks.
+
+    Args:
+        cfg: the training's options.
+        options: what `evaluate` is told beside environment, number of episodes and folder.
+    """
+    if not cfg.evaluation_episodes:
+        return
+    if not has_frozen_tasks(cfg.env.name, cfg.env.id):
+        print(f"not evaluated: there are no frozen tasks of {cfg.env.name} ({cfg.env.id})")
+        return
+    run_verb(
+        "evaluate",
+        f"env={cfg.env.name}",
+        *options,
+        f"episodes={cfg.evaluation_episodes}",
+        f"out={cfg.out}/evaluation",
+    )
 
 
 def build_reels(cfg: DictConfig, agents: Mapping[str, Agent]) -> dict[str, Reel]:

@@ -14,13 +14,20 @@ from vjepa_wm.errors import SettingError
 Pixels = np.ndarray | Tensor
 
 
+def as_tensor(pixels: Pixels) -> Tensor:
+    """Take pixels as a tensor, also a view of an array that is upside down, as renderers make."""
+    return torch.as_tensor(
+        np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    )
+
+
 def read_pixels(pixels: Pixels, name: str) -> Tensor:
     """Take uint8 pixels (..., H, W, 3), called `name` in what is said of others.
 
     Raises:
         SettingError: they have another shape or dtype.
     """
-    tensor = torch.as_tensor(pixels)
+    tensor = as_tensor(pixels)
     if tensor.dtype != torch.uint8 or tensor.ndim < 3 or tensor.shape[-1] != 3:
         raise SettingError(
             f"{name}: wanted uint8 pixels (H, W, 3) or (n, H, W, 3), "

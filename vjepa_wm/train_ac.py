@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from vjepa_wm.checkpoint import save_checkpoint
-from vjepa_wm.cli import progress, run_verb, verb
+from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.latents import LatentBatch, LatentCache, LatentWindows
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import WindowIndex, gather_actions
 from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import record_encoder
+from vjepa_wm.evaluate import evaluate_trained
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.proprio import LearnedIntegrator, proprio_statistics
@@ -79,15 +80,7 @@ def main(cfg: DictConfig) -> None:
     }
     save_world_model(cfg, world_model, trajectories, settings, figures)
     report(Path(cfg.out), figures)
-    if cfg.evaluation_episodes and trajectories.meta.action_dim:
-        run_verb(
-            "evaluate",
-            f"env={cfg.env.name}",
-            f"model={cfg.out}",
-            "agent=mpc",
-            f"episodes={cfg.evaluation_episodes}",
-            f"out={cfg.out}/evaluation",
-        )
+    evaluate_trained(cfg, f"model={cfg.out}", "agent=mpc")
 
 
 def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEncoder) -> None:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from vjepa_wm.behaviour_cloning import KIND, PART, GoalPolicy
 from vjepa_wm.checkpoint import save_checkpoint
-from vjepa_wm.cli import progress, run_verb, verb
+from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.hindsight import HindsightPairs
 from vjepa_wm.data.latents import LatentCache
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import record_encoder
 from vjepa_wm.errors import DataError
+from vjepa_wm.evaluate import evaluate_trained
 from vjepa_wm.proprio import proprio_statistics
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.inputs import inputs_of, keep_inputs, open_latents, open_or_collect
@@ -64,16 +65,7 @@ def main(cfg: DictConfig) -> None:
     figures = train(cfg, policy, cache)
     save(cfg, policy, cache, encoder, settings, figures)
     report(cfg, figures)
-    if cfg.evaluation_episodes:
-        run_verb(
-            "evaluate",
-            f"env={cfg.env.name}",
-            "agent=[random,bc]",
-            f"policy={cfg.out}",
-            f"episodes={cfg.evaluation_episodes}",
-            f"device={cfg.device}",
-            f"out={cfg.out}/evaluation",
-        )
+    evaluate_trained(cfg, f"policy={cfg.out}", "agent=[random,bc]", f"device={cfg.device}")
 
 
 def policy_settings(cfg: DictConfig, cache: LatentCache) -> dict[str, object]:

@@ -107,8 +107,21 @@ class DiscreteEnv(ForeignEnv):
         self.action_space = spaces.Discrete(3)
 
 
+class WideEnv(ForeignEnv):
+    """An environment that hands its options to its base, and whose width is no picture's."""
+
+    def __init__(self, width: int = 5, **options: str | None):
+        super().__init__(**options)
+        self.width = width
+
+    def render(self) -> np.ndarray | None:
+        """Return a picture as wide as the world."""
+        return None if super().render() is None else np.zeros((5, self.width, 3), np.uint8)
+
+
 gymnasium.register("fake/Point-v0", entry_point=PointEnv, max_episode_steps=3)
 gymnasium.register("fake/Slow-v0", entry_point=PointEnv, kwargs={"step_seconds": 0.005})
 gymnasium.register("fake/Failing-v0", entry_point=PointEnv, kwargs={"fail_after": 15})
 gymnasium.register("fake/Foreign-v0", entry_point=ForeignEnv)
+gymnasium.register("fake/Wide-v0", entry_point=WideEnv)
 gymnasium.register("fake/Discrete-v0", entry_point=DiscreteEnv)

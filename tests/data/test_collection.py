@@ -7,7 +7,7 @@ import pytest
 
 from tests.data import fake_env
 from vjepa_wm.data.collection import CollectSettings, collect
-from vjepa_wm.data.recorder import HeldRandomPolicy, Recorder
+from vjepa_wm.data.recorder import HeldRandomPolicy, Recorder, make_env
 from vjepa_wm.data.shards import ARRAYS
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.errors import DataError, UnknownNameError
@@ -76,6 +76,14 @@ def test_foreign_environments_are_recorded(tmp_path: Path) -> None:
     assert episode.pixels.shape[1:] == (8, 8, 3)
     assert episode.pixels[-1].max() == 0
     assert episode.proprio.shape[1] == episode.sim_state.shape[1] == 0
+
+
+@pytest.mark.parametrize(("name", "shape"), [("Foreign", (20, 30, 3)), ("Wide", (5, 5, 3))])
+def test_environments_are_asked_for_pictures_as_they_can_be(name: str, shape: tuple) -> None:
+    """Also where a base class takes the options; a width of another meaning is left alone."""
+    env = make_env(f"{MODULE}:fake/{name}-v0", image_size=8)
+    env.reset(seed=0)
+    assert env.render().shape == shape
 
 
 def test_held_random_actions_fill_the_bounds_and_are_held() -> None:

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -194,6 +194,7 @@ def make_env(
         UnknownNameError: If there is no such environment.
         DataError: If it cannot be imported, or refuses its options.
     """
+    importlib.import_module("envs")  # chooses how MuJoCo draws, before anybody imports it
     module, _, name = env_id.rpartition(":")
     if module:
         try:
@@ -204,11 +205,7 @@ def make_env(
         kind = "environment" if module else "environment (module:id imports what registers it)"
         raise UnknownNameError(kind, name, gymnasium.registry)
     spec = gymnasium.spec(name)
-    given = dict(options or {})
-    if _takes(spec, "image_size"):
-        given["image_size"] = image_size
-    elif _takes(spec, "render_mode"):
-        given["render_mode"] = "rgb_array"
+    given = {**_picture_options(spec, image_size), **(options or {})}
     try:
         return gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **given)
     except (TypeError, ValueError) as error:
@@ -217,12 +214,32 @@ def make_env(
         raise DataError(f"environment '{env_id}': {error}") from error
 
 
-def _takes(spec: EnvSpec, option: str) -> bool:
-    """Say whether the environment's constructor has this parameter."""
+def _picture_options(spec: EnvSpec, image_size: int) -> dict[str, Any]:
+    """Return what an environment is to be made with, so that it gives pictures of this size."""
     creator = spec.entry_point
-    if isinstance(creator, str):
-        creator = load_env_creator(creator)
-    return option in inspect.signature(creator).parameters
+    creator = load_env_creator(creator) if isinstance(creator, str) else creator
+    bases = inspect.getmro(creator) if inspect.isclass(creator) else (creator,)
+    known = _parameters(bases)
+    if "image_size" in known:
+        return {"image_size": image_size}
+    given: dict[str, Any] = {"render_mode": "rgb_array"} if "render_mode" in known else {}
+    # Gymnasium's MuJoCo environments would draw 480 x 480 pixels. In others width may mean anything
+    if any(base.__module__ == "gymnasium.envs.mujoco.mujoco_env" for base in bases):
+        given |= {name: image_size for name in ("width", "height") if name in known}
+    return given
+
+
+def _parameters(bases: Iterable[Callable[..., Any]]) -> set[str]:
+    """Name what a function or a class can be called with, its bases as far as **kwargs reach."""
+    known: set[str] = set()
+    for base in bases:
+        if inspect.isclass(base) and "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base).parameters
+        known |= set(parameters)
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return known
 
 
 def _action_bounds(env: gymnasium.Env, env_id: str) -> tuple[np.ndarray, np.ndarray]:

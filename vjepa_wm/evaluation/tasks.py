@@ -229,6 +229,14 @@ def load_task_set(name_or_path: str | Path) -> TaskSet:
     return TaskSet(content["env_id"], found, tuple(_task(entry) for entry in content["tasks"]))
 
 
+def has_frozen_tasks(name: str, env_id: str) -> bool:
+    """Say whether tasks of this environment are shipped, under this name."""
+    try:
+        return load_task_set(name).env_id == env_id
+    except UnknownNameError:
+        return False
+
+
 def _shipped(name: str) -> Path:
     """Return the file of an environment's shipped tasks."""
     folder = Path(__file__).parent / "task_sets"
