@@ -1,7 +1,8 @@
-"""Plan in an environment that is not ours, from pictures alone: Gymnasium's own Reacher-v5.
+"""Plan in an environment that is not ours, from pictures alone: Gymnasium's own Reacher.
 
-python -m vjepa_wm.collect env.name=gym_reacher env.id=Reacher-v5 env.frame_skip=4 episodes=1000
-python -m vjepa_wm.train_ac env.name=gym_reacher env.id=Reacher-v5 env.frame_skip=4
+R="env.name=gym_reacher env.id=demos.gym_reacher:gym/Reacher-v0 env.frame_skip=4"
+python -m vjepa_wm.collect $R episodes=600
+python -m vjepa_wm.train_ac $R
 python -m demos.foreign_environment runs/train_ac/gym_reacher
 
 The arm is driven by torques and asked to stand as in a picture of itself. Fingertips are compared
@@ -15,14 +16,13 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
-import envs  # noqa: F401  chooses how MuJoCo draws
+from demos import gym_reacher  # noqa: F401  registers the environment
 from demos.pictures import panel, save_image, side_by_side
 from planners import ICEM
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
 from vjepa_wm.evaluation.charts import below
 from vjepa_wm.evaluation.statistics import wilson_interval
 
-STEPS = 100  # of 0.02 s
 NEAR_M = 0.03
 SHOWN = 6  # episodes in the picture
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20, help="poses to ask for")
     parser.add_argument("--out", default="runs/demos/gym_reacher.png", help="picture to write")
     options = parser.parse_args()
-    env = make_env()
+    env = gymnasium.make("gym/Reacher-v0")
     env.action_space.seed(0)
     agents = {"agent": make_agent(options.model), "random": RandomAgent(env.action_space)}
     for name, agent in agents.items():
@@ -59,13 +59,6 @@ def main() -> None:
         if name == "agent":
             save_image(Path(options.out), below([row for row, _ in episodes[:SHOWN]]))
     print(f"start, end and goal: {options.out}")
-
-
-def make_env() -> gymnasium.Env:
-    """Make the environment, with pictures as large as those trained on."""
-    return gymnasium.make(
-        "Reacher-v5", render_mode="rgb_array", width=64, height=64, max_episode_steps=STEPS
-    )
 
 
 def make_agent(folder: str) -> MPCAgent:

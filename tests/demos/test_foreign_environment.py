@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from demos import foreign_environment
 def test_poses_are_asked_for_and_shown(
     world_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr(foreign_environment, "STEPS", 4)
+    monkeypatch.setattr(gymnasium.registry["gym/Reacher-v0"], "max_episode_steps", 4)
     picture = tmp_path / "poses.png"
     options = [str(world_model_folder), "--episodes", "2", "--out", str(picture)]
     monkeypatch.setattr(sys, "argv", ["foreign_environment", *options])
@@ -28,7 +29,7 @@ def test_poses_are_asked_for_and_shown(
 
 
 def test_a_goal_is_a_pose_that_is_held_still() -> None:
-    env = foreign_environment.make_env()
+    env = gymnasium.make("gym/Reacher-v0")
     goal, wanted = foreign_environment.draw_goal(env, 3)
     assert foreign_environment.off(env, wanted) == 0
     again, _ = foreign_environment.draw_goal(env, 3)
