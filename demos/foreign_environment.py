@@ -1,8 +1,7 @@
 """Plan in an environment that is not ours, from pictures alone: Gymnasium's own Reacher.
 
-R="env.name=gym_reacher env.id=demos.gym_reacher:gym/Reacher-v0 env.frame_skip=4"
-python -m vjepa_wm.collect $R episodes=600
-python -m vjepa_wm.train_ac $R
+docs/your_environment.md has the two commands that record and train. Then:
+
 python -m demos.foreign_environment runs/train_ac/gym_reacher
 
 The arm is driven by torques and asked to stand as in a picture of itself. Fingertips are compared
