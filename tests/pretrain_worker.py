@@ -41,6 +41,13 @@ def check_means() -> None:
     assert distributed.from_all(rank) == list(range(size))
 
 
+def check_ended() -> None:
+    """No thread of the process group is left, which might abort the process as it exits."""
+    threads = Path("/proc/self/task")  # Linux alone has it
+    names = [(thread / "comm").read_text() for thread in threads.glob("*")]
+    assert not [name for name in names if "gloo" in name], names
+
+
 def main() -> None:
     """Train as the options say; the state after the last step is written for each process."""
     update = JEPA.update_target
@@ -57,6 +64,7 @@ def main() -> None:
     JEPA.update_target = kept
     sys.argv[1:] = sys.argv[2:]
     pretrain.main()
+    check_ended()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Imported later, by an optimiser say, its defaults would keep the group that then exists, and with
+# it gloo's threads, which now and then abort a process that exits.
+import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor
 
 from vjepa_wm.errors import VjepaWmError
