@@ -19,25 +19,12 @@ from demos import gym_reacher  # noqa: F401  registers the environment
 from demos.pictures import panel, save_image, side_by_side
 from planners import ICEM
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
+from vjepa_wm.evaluation.agents import RandomAgent
 from vjepa_wm.evaluation.charts import below
 from vjepa_wm.evaluation.statistics import wilson_interval
 
 NEAR_M = 0.03
 SHOWN = 6  # episodes in the picture
-
-
-class RandomAgent:
-    """The floor: acts without looking."""
-
-    def __init__(self, space: gymnasium.spaces.Box) -> None:
-        self._space = space
-
-    def reset(self, goal: np.ndarray) -> None:
-        """Take no notice of a goal."""
-
-    def act(self, obs: dict[str, np.ndarray]) -> np.ndarray:
-        """Draw an action."""
-        return self._space.sample()
 
 
 def main() -> None:
@@ -50,8 +37,8 @@ def main() -> None:
     parser.add_argument("--out", default="runs/demos/gym_reacher.png", help="picture to write")
     options = parser.parse_args()
     env = gymnasium.make("gym/Reacher-v0")
-    env.action_space.seed(0)
-    agents = {"agent": make_agent(options.model), "random": RandomAgent(env.action_space)}
+    space = env.action_space
+    agents = {"agent": make_agent(options.model), "random": RandomAgent(space.low, space.high)}
     for name, agent in agents.items():
         episodes = [play(env, agent, seed=seed) for seed in range(options.episodes)]
         report(name, np.array([distances for _, distances in episodes]))
@@ -78,11 +65,11 @@ def play(
     """
     goal, wanted = draw_goal(env, seed)
     env.reset(seed=seed)
-    agent.reset(goal)
+    agent.reset(goal=goal[None])  # one environment of a batch of one
     start = view = env.render()
     first, is_over = off(env, wanted), False
     while not is_over:
-        _, _, terminated, truncated, _ = env.step(agent.act({"pixels": view}))
+        _, _, terminated, truncated, _ = env.step(agent.act({"pixels": view[None]})[0])
         is_over = terminated or truncated
         view = env.render()
     shown = {"start": start, "end": view, "goal": goal}

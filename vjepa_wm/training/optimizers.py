@@ -93,15 +93,15 @@ class MuonAdamW:
 
     def __init__(self, module: nn.Module, *, learning_rate: float, weight_decay: float) -> None:
         stacks = (part for part in module.modules() if isinstance(part, nn.ModuleList))
-        inside = {parameter for stack in stacks for parameter in stack.parameters()}
+        inside = {p for stack in stacks for p in stack.parameters() if p.ndim == 2}
         trainable = [p for p in module.parameters() if p.requires_grad]
-        hidden = [p for p in trainable if p in inside and p.ndim == 2]
+        hidden = [p for p in trainable if p in inside]
         if not hidden:
             raise SettingError(
                 f"optimizer muon wants matrices in repeated blocks, {type(module).__name__} has "
                 "none: take adamw"
             )
-        rest = [p for p in trainable if not (p in inside and p.ndim == 2)]
+        rest = [p for p in trainable if p not in inside]
         rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
         self._parts = {"muon": Muon(hidden, **rates), "adamw": _adamw(rest, **rates)}
 
@@ -147,6 +147,7 @@ class Muon(torch.optim.Optimizer):
         self, matrices: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float
     ) -> None:
         super().__init__(matrices, {"lr": learning_rate, "weight_decay": weight_decay})
+        self._dtype = resolve_dtype("auto", self.param_groups[0]["params"][0].device)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -157,7 +158,8 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     by_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in by_shape.items():
-                updates = orthogonal(torch.stack([self._momentum(matrix) for matrix in matrices]))
+                momenta = torch.stack([self._momentum(matrix) for matrix in matrices])
+                updates = orthogonal(momenta.to(self._dtype))  # (K, M, N)
                 size = group["lr"] * ADAMW_RMS * max(shape) ** 0.5
                 for matrix, update in zip(matrices, updates.to(matrices[0].dtype), strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
@@ -178,8 +180,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     Newton-Schulz iterations: products alone, no decomposition.
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.to(resolve_dtype("auto", matrices.device))
-    x = x.mT if is_tall else x
+    x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     first, third, fifth = QUINTIC
     for _ in range(ITERATIONS):
