@@ -184,6 +184,8 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
     """Train the predictor on windows of latents; returns the figures of the state kept."""
     trainer: Trainer = instantiate(cfg.trainer)
     predictor = world_model.predictor
+    if cfg.compile:
+        predictor.compile(dynamic=False)  # its forward alone: rollouts go through step
     train_windows, held_out = split_windows(cache, num_frames=predictor.max_frames + 1)
     objective = DynamicsLoss(
         predictor,
