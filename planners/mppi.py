@@ -58,8 +58,8 @@ class MPPI(GaussianPlanner):
         any_finite = torch.isfinite(costs).any(dim=1)[:, None, None]
         excess = costs - costs.amin(dim=1, keepdim=True)  # the best has weight 1 before norming
         new_mean, new_std = moments(candidates, torch.softmax(-excess / self.temperature, dim=1))
-        new_mean = search.space.project(new_mean[:, None])[:, 0]
-        mean = torch.where(any_finite, new_mean, mean)
+        mean = torch.where(any_finite, new_mean, mean)  # the new one is NaN where no cost is finite
+        mean = search.space.project(mean[:, None])[:, 0]
         if self.update_std:
             std = torch.where(any_finite, self._floor(search, new_std), std)
         return mean, std

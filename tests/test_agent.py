@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from planners import CEM
 from vjepa_wm.agent import MPCAgent
+from vjepa_wm.agent_memory import Slot
 from vjepa_wm.errors import SettingError
 from vjepa_wm.world_model import ActionSpec
 
@@ -126,6 +127,17 @@ def test_same_seed_same_actions_other_seed_others() -> None:
     assert not np.allclose(first, run(make_agent(seed=1), STARTS, GOALS))
 
 
+def test_seeds_of_any_size_plan_and_small_ones_stay_as_they_were() -> None:
+    actions = []
+    for seed in (10**9, 10**9 + 1, 2**63 - 1, -(10**12), np.int64(2**62)):
+        agent = make_agent(seed=seed)
+        agent.reset(goal=dot(20, 22))
+        actions.append(tuple(agent.act({"pixels": dot(4, 5)})))
+    assert len(set(actions)) == len(actions)
+    for seed in (0, 3_000_009, -1):
+        assert Slot(seed=seed).next_seed() == seed * 10_007 + 1
+
+
 def test_plans_every_second_step_with_a_growing_context() -> None:
     world = DotWorld()
     agent = make_agent(world)
@@ -180,6 +192,23 @@ def test_frame_skip_repeats_the_action() -> None:
     np.testing.assert_array_equal(actions[0], actions[2])
     np.testing.assert_array_equal(actions[3], actions[5])
     assert not np.array_equal(actions[2], actions[3])
+
+
+def test_a_frame_is_seen_once_however_often_its_plan_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = DotWorld()
+    agent = make_agent(world, context_len=3, replan_every=1)
+    agent.reset(goal=dot(20, 22))
+    obs, costs = {"pixels": dot(4, 5)}, DotImagination.costs
+    for _ in range(3):
+        with monkeypatch.context() as broken:
+            broken.setattr(DotImagination, "costs", lambda *a, **b: costs(*a, **b) * torch.nan)
+            with pytest.raises(RuntimeError, match="no finite cost"):
+                agent.act(obs)
+        agent.act(obs)
+    assert world.contexts == [(1, 0), (1, 0), (2, 1), (2, 1), (3, 2), (3, 2)]
+    assert [len(part) for part in agent.slots[0].past()] == [3, 3, 3]
 
 
 def test_new_goals_for_some_environments() -> None:
@@ -272,6 +301,8 @@ def test_signatures_of_other_libraries_give_the_same_action() -> None:
 def test_bad_input_says_what_was_wanted() -> None:
     with pytest.raises(ValueError, match="trained on 6"):
         make_agent(context_len=4)
+    with pytest.raises(ValueError, match="context_len must be at least 1, got 0"):
+        make_agent(context_len=0)
     with pytest.raises(ValueError, match="between 1 and horizon 4, got 5"):
         make_agent(replan_every=5)
     agent = make_agent()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests import tiny
 from vjepa_wm.costs import (
@@ -264,6 +264,34 @@ def test_costs_add_up_with_their_weights_and_functions_among_them() -> None:
     given = score(cost, latents, goal, actions=actions, proprio=None)
     torch.testing.assert_close(given, wanted)
     assert len(cost.terms) == 4
+
+
+def test_costs_are_summed_as_numbers_are() -> None:
+    latents, goal, actions = (
+        torch.randn(2, 3, 4, 2, 4),
+        torch.randn(2, 2, 4),
+        torch.ones(2, 3, 4, 2),
+    )
+    near = GoalCost(distance="l1", over_steps="last")
+    given = score(sum([near, 0.5 * Effort()]), latents, goal, actions=actions, proprio=None)
+    torch.testing.assert_close(given, near(latents, goal) + 0.5)
+
+
+def test_a_module_is_given_what_its_forward_names() -> None:
+    class Far(nn.Module):
+        def forward(
+            self, latents: Tensor, goal: Tensor, actions: Tensor, proprio: Tensor
+        ) -> Tensor:
+            return actions.sum((-1, -2)) + proprio.sum((-1, -2))
+
+    latents, goal = torch.zeros(2, 3, 4, 2, 4), torch.zeros(2, 2, 4)
+    known = {"actions": torch.ones(2, 3, 4, 2), "proprio": torch.ones(2, 3, 4, 5)}
+    for cost, wanted in ((Far(), 28.0), (Far() + 2 * Effort(), 30.0)):
+        given = score(cost, latents, goal, **known)
+        torch.testing.assert_close(given, torch.full((2, 3), wanted))
+    plain = nn.Module()
+    plain.forward = lambda latents, goal: torch.zeros(2, 3)  # no method, but nothing else is wanted
+    assert not score(plain, latents, goal, **known).any()
 
 
 @pytest.mark.parametrize("name", [*DISTANCES, "metric"])

@@ -103,6 +103,12 @@ def test_other_units_are_refused(changes: dict[int, float], message: str) -> Non
         check_poses(poses)
 
 
+def test_a_single_pose_is_checked_too() -> None:
+    pose = torch.tensor([0.4, 0.1, 0.3, -179.26, 90.0, 0.3, 0.04])
+    with pytest.raises(ValueError, match=r"got \(-179.3, 90, 0.3\): these look like degrees"):
+        check_poses(pose)
+
+
 def test_other_widths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"wanted poses \(..., 7\).* got \(2, 6\)"):
         check_poses(torch.zeros(2, 6))

@@ -22,8 +22,10 @@ from vjepa_wm.observations import (
     as_tensor,
     read_frames,
     read_goal,
+    read_images,
     read_pixels,
     read_proprio,
+    which_changed,
 )
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
@@ -52,8 +54,8 @@ class MPCAgent:
 
     Raises:
         SettingError: the world model takes no actions, the planner's horizon and the context are
-            longer than the predictor was trained on, or `replan_every` or `subgoal_steps` is out of
-            range.
+            longer than the predictor was trained on, or `context_len`, `replan_every` or
+            `subgoal_steps` is out of range.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class MPCAgent:
         if not world_model.action_spec.low:
             raise SettingError("this world model takes no actions: it foresees, nothing is planned")
         frames, trained = context_len - 1 + planner.horizon, world_model.predictor.max_frames
-        if context_len < 1 or frames > trained:
+        if context_len < 1:
+            raise SettingError(f"context_len must be at least 1, got {context_len}")
+        if frames > trained:
             raise SettingError(
                 f"context_len {context_len} and horizon {planner.horizon} make {frames} frames; "
                 f"the predictor was trained on {trained}: wanted context_len - 1 + horizon <= that"
@@ -88,7 +92,7 @@ class MPCAgent:
         self.cost = cost
         self.context_len = context_len
         self.replan_every = replan_every
-        self.seed = seed
+        self.seed = int(seed)  # NumPy's would overflow
         self.deadline_ms = deadline_ms
         self.subgoal_within = subgoal_within
         self.subgoal_steps = subgoal_steps
@@ -111,6 +115,10 @@ class MPCAgent:
         """
         return self._num_frames / self._num_plans if self._num_plans else None
 
+    # Inside `torch.inference_mode()` as well: its tensors are no use to planners that follow
+    # gradients. Leaving it turns gradients on.
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def reset(self, goal: Pixels | Mapping[str, Pixels], *, subgoals: Pixels | None = None) -> None:
         """Forget everything and take a goal image, and perhaps images to pass on the way there.
 
@@ -124,6 +132,7 @@ class MPCAgent:
                 `subgoal_within` nor `subgoal_steps` says when one is done with.
         """
         pixels = read_goal(goal)
+        self._given_goal = None
         self.is_single = pixels.ndim == 3
         self.goal = self._encode(pixels)
         episodes = range(self._num_episodes, self._num_episodes + len(self.goal))
@@ -153,6 +162,8 @@ class MPCAgent:
             slot.goals = [*row, goal]
         self.goal = latents[:, 0].clone()
 
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def set_goal(self, goal: Pixels | Mapping[str, Pixels], env_ids: np.ndarray) -> None:
         """Give new goals to some environments and forget their past.
 
@@ -167,6 +178,8 @@ class MPCAgent:
             self.slots[env_id].goals = []
             self.slots[env_id].forget()
 
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def act(self, obs: Mapping[str, Pixels], *, is_active: np.ndarray | None = None) -> np.ndarray:
         """Choose the next action of every environment.
 
@@ -188,13 +201,22 @@ class MPCAgent:
         active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
-            self._observe(on_model_step, pixels, self._proprio(obs, on_model_step))
-            self._pass_subgoals(on_model_step)
-            self._plan([i for i in on_model_step if self._needs_plan(self.slots[i])])
+            self._look_and_plan(on_model_step, pixels, self._proprio(obs, on_model_step))
         actions = np.zeros((len(self.slots), len(self.world_model.action_spec.low)), np.float32)
         for i in active:
             actions[i] = self.slots[i].next_action(self.world_model.action_spec.frame_skip)
         return actions[0] if self.is_single else actions
+
+    def _look_and_plan(self, env_ids: list[int], pixels: Tensor, proprio: Tensor | None) -> None:
+        pasts = [self.slots[i].past() for i in env_ids]
+        self._observe(env_ids, pixels, proprio)
+        try:
+            self._pass_subgoals(env_ids)
+            self._plan([i for i in env_ids if self._needs_plan(self.slots[i])])
+        except BaseException:  # who tries again shows the same frame once more
+            for i, past in zip(env_ids, pasts, strict=True):
+                self.slots[i].go_back(past)
+            raise
 
     def _require_goal(self) -> None:
         if self.goal is None:
@@ -314,6 +336,7 @@ class MPCAgent:
         Environments whose episode has just started are forgotten; their goals are kept.
         """
         del state, deterministic  # the agent keeps its own state; its noise is seeded
+        self._require_goal()
         if episode_start is not None:
             for i in np.flatnonzero(episode_start):
                 self.slots[i].forget()
@@ -325,18 +348,20 @@ class MPCAgent:
         """Act, with the signature of LeRobot's policies.
 
         Args:
-            batch: one `observation.images.<camera>` of float (n, C, H, W) in [0, 1], and
+            batch: one `observation.images.<camera>` (n, C, H, W), floating in [0, 1] or uint8, and
                 `observation.state` (n, Q) where the world model takes proprio.
 
         Returns:
             Actions (n, A) on the images' device.
+
+        Raises:
+            SettingError: there are several cameras or none, or images of another shape or range.
         """
         names = [name for name in batch if name.startswith("observation.image")]
         if len(names) != 1:
             raise SettingError(f"wanted one camera 'observation.images.<name>', got {names}")
         images = batch[names[0]]
-        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
-        obs = {"pixels": pixels.cpu()}
+        obs = {"pixels": read_images(images, names[0]).cpu()}
         if "observation.state" in batch:
             obs["proprio"] = batch["observation.state"].cpu()
         actions = torch.from_numpy(np.atleast_2d(self.act(obs)))
@@ -346,14 +371,18 @@ class MPCAgent:
         """Act, with the signature of stable-worldmodel's policies.
 
         Args:
-            info: `pixels` and `goal`, uint8 (n, H, W, 3) or (n, 1, H, W, 3); a goal that changed
-                starts the agent anew. Where the world model takes it, also `proprio` (n, Q) or
-                (n, 1, Q).
+            info: `pixels` and `goal`, uint8 (n, H, W, 3) or (n, 1, H, W, 3). Environments whose
+                goal changed forget their past. A new episode with the goal of the last one is not
+                noticed: `reset` before it, or `predict` with `episode_start` in its first step,
+                tells of it. Where the world model takes it, also `proprio` (n, Q) or (n, 1, Q).
         """
         goal, pixels = (_single_frame(read_pixels(info[key], key)) for key in ("goal", "pixels"))
-        if self._given_goal is None or not torch.equal(goal, self._given_goal):
+        given = self._given_goal
+        if given is None or given.shape != goal.shape:
             self.reset(goal=goal)
-            self._given_goal = goal
+        elif (changed := which_changed(given, goal)).size:
+            self.set_goal(goal if self.is_single else goal[changed], changed)
+        self._given_goal = goal.clone()  # the caller may write the next one over it
         obs = {"pixels": pixels}
         if "proprio" in info:
             proprio = torch.as_tensor(info["proprio"])

@@ -58,10 +58,15 @@ class Slot:
         """What is to be planned from; it stays when more is observed."""
         return Past(self.latents, self.proprio, list(self.actions))
 
+    def go_back(self, past: Past) -> None:
+        """Return to an earlier `past`: what was observed since is forgotten."""
+        self.latents, self.proprio, self.actions = past
+
     def next_seed(self) -> int:
-        """Seed of the next plan."""
+        """Seed of the next plan, an int64: what does not fit wraps around."""
         self.num_plans += 1
-        return self.seed * 10_007 + self.num_plans
+        seed = self.seed * 10_007 + self.num_plans
+        return (seed + 2**63) % 2**64 - 2**63
 
     def take(self, plan: Tensor, cost: float) -> None:
         """Follow a new plan."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vjepa_wm.errors import SettingError, UnknownNameError
@@ -71,7 +71,7 @@ def score(
         SettingError: the cost returned something else.
     """
     known = {"actions": actions, "proprio": proprio}
-    names = inspect.signature(cost).parameters
+    names = inspect.signature(_called(cost)).parameters
     costs = cost(latents, goal, **{name: known[name] for name in known if name in names})
     wanted, device = tuple(latents.shape[:2]), latents.device
     if not isinstance(costs, Tensor) or costs.shape != wanted or costs.device != device:
@@ -113,7 +113,9 @@ class Cost:
     def __add__(self, other: CostCallable) -> "CostSum":
         return CostSum([*_terms(self), *_terms(other)])
 
-    def __radd__(self, other: CostCallable) -> "CostSum":
+    def __radd__(self, other: CostCallable | Literal[0]) -> "Cost":
+        if other == 0:  # what `sum` begins with
+            return self
         return CostSum([*_terms(other), *_terms(self)])
 
     def __mul__(self, weight: float) -> "CostSum":
@@ -345,6 +347,12 @@ def _goal_latents(goal: Tensor | Goal, latents: Tensor) -> Tensor:
     if (len(goal), *goal.shape[-2:]) != wanted:
         raise SettingError(f"goal: wanted latents (B, P, D) = {wanted}, got {tuple(goal.shape)}")
     return goal
+
+
+def _called(cost: CostCallable) -> CostCallable:
+    """What a cost's parameters are named in: of a module `forward`, its call names none."""
+    is_module = isinstance(cost, nn.Module) and inspect.ismethod(cost.forward)
+    return cost.forward if is_module else cost
 
 
 def _terms(cost: CostCallable) -> tuple[tuple[float, CostCallable], ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vjepa_wm.errors import SettingError
 
 Pixels = np.ndarray | Tensor
+_OVERSHOOT = 0.1  # of images that were resized, beyond 0 to 1
 
 
 def as_tensor(pixels: Pixels) -> Tensor:
@@ -34,6 +35,31 @@ def read_pixels(pixels: Pixels, name: str) -> Tensor:
             f"got {tensor.dtype} {tuple(tensor.shape)}"
         )
     return tensor
+
+
+def read_images(images: Tensor, name: str) -> Tensor:
+    """Take images (..., 3, H, W), uint8 or floating in [0, 1], as uint8 pixels (..., H, W, 3).
+
+    Raises:
+        SettingError: they have another shape, dtype or range.
+    """
+    got = f"{images.dtype} {tuple(images.shape)}"
+    if images.is_floating_point():
+        low, high = (float(value) for value in images.aminmax())
+        got += f" from {low:.4g} to {high:.4g}"
+        if low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT:  # not so where one is NaN
+            images = (images * 255).round().clamp(0, 255).to(torch.uint8)
+    if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] != 3:
+        raise SettingError(
+            f"{name}: wanted images (n, 3, H, W), uint8 or floating in [0, 1], got {got}; give "
+            "them as they were before they were normalised, or divide 0 to 255 by 255"
+        )
+    return images.movedim(-3, -1)
+
+
+def which_changed(before: Tensor, now: Tensor) -> np.ndarray:
+    """Tell which of n frames (n, H, W, 3), or of one (H, W, 3), changed: their numbers (k,)."""
+    return np.flatnonzero((before != now).flatten(-3).any(dim=-1).cpu())
 
 
 def read_goal(goal: Pixels | Mapping[str, Pixels]) -> Tensor:

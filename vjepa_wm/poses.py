@@ -127,7 +127,8 @@ def check_poses(poses: Tensor) -> None:
         raise SettingError("proprio: wanted finite poses, got NaN or infinity in them")
     largest = float(angles.abs().max())
     if largest > math.pi + _ANGLE_SLACK:
-        worst = angles.flatten(0, -2)[angles.flatten(0, -2).abs().amax(-1).argmax()]
+        rows = angles.reshape(-1, 3)  # also of a single pose
+        worst = rows[rows.abs().amax(-1).argmax()]
         advice = "these look like degrees; pass numpy.deg2rad(angles)"
         if largest < 2 * math.pi:
             advice = "if they are radians, wrap them: (angles + pi) % (2 * pi) - pi"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from planners import MPPI
+from planners import MPPI, Constrained
 from tests.planners.world import BOUNDS, T, generator, random_goals, reach, total
 
 
@@ -47,6 +47,17 @@ def test_the_spread_is_fitted_or_kept() -> None:
         total, **BOUNDS, generator=generator()
     )
     assert (fitted.std < 0.95 * kept.std).all() and (fitted.std >= 0.05 * half).all()
+
+
+def test_a_projection_is_not_blamed_for_a_problem_without_any_finite_cost() -> None:
+    def cost(actions: Tensor) -> Tensor:
+        costs = total(actions)
+        costs[1] = torch.nan
+        return costs
+
+    planner = Constrained(planner=MPPI(horizon=T), project=lambda actions: actions)
+    with pytest.raises(RuntimeError, match=r"no finite cost .* 1 of 2 problems \(first: \[1\]\)"):
+        planner.plan(cost, **BOUNDS, batch_size=2, generator=generator())
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
