@@ -10,6 +10,7 @@ from tests import films, published_files, tiny
 from vjepa_wm import pretrain
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.encoders.registry import load_encoder
+from vjepa_wm.training.inputs import INPUTS
 
 SIZE = 32
 TINY = [
@@ -170,6 +171,34 @@ def test_impossible_options_are_refused(
         run(monkeypatch, data, tmp_path, "trainer.steps=1", *options)
     assert info.value.code == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / INPUTS).exists()  # nothing was begun, so other options may come
+
+
+def test_a_run_is_not_gone_on_with_as_another(data, tmp_path, monkeypatch, capsys) -> None:
+    """Of other data, clips or start; budget, rates and terms may change, as in older runs."""
+    out = tmp_path / "run"
+    run(monkeypatch, data, out, "trainer.steps=1")
+    for options, said in (
+        ([f"data=[{data / 'a'}]"], "data: wanted ['"),
+        (
+            ["strides=[1]", "weights=[1,3]"],
+            "weights: wanted None, got [1, 3]; strides: wanted [1, ",
+        ),
+        (["recipe=pixels"], "objective: wanted vjepa_wm.pretraining.jepa.JEPA, got"),
+        ([f"start_from={out}"], "start_from: wanted None, got"),
+        ([f"state_from={out}", "trainer.seed=1"], "trainer.seed: wanted 0, got 1"),
+    ):
+        with pytest.raises(SystemExit) as info:
+            run(monkeypatch, data, out, "trainer.steps=2", *options)
+        assert info.value.code == 2
+        assert said in capsys.readouterr().err
+    assert steps(out) == [0, 1]
+    free = ["trainer.learning_rate=1e-4", "objective.terms.sigreg.weight=0.2"]
+    run(monkeypatch, data, out, "trainer.steps=2", *free, "objective.ema_decay=0.999")
+    (out / INPUTS).unlink()
+    run(monkeypatch, data, out, "trainer.steps=3")
+    assert steps(out) == [0, 1, 2, 3]
+    assert (out / INPUTS).exists()
 
 
 def test_a_collapse_is_told_and_stops_where_asked(

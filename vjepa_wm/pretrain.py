@@ -2,7 +2,7 @@
 
 No labels and no actions are used. recipe=vjepa1, vjepa2 or vjepa2_1 are the published recipes,
 recipe=pixels is the baseline. On one's own videos, beginning from the shipped encoder:
-python -m vjepa_wm.pretrain data=[VIDEOS] start_from=compact seconds=[0.25] out=runs/pretrain/mine
+python -m vjepa_wm.pretrain data=[VIDEOS] start_from=compact seconds=[0,0.2] out=runs/pretrain/mine
 The smallest run: python -m vjepa_wm.pretrain vit=tiny mask_predictor=tiny trainer.steps=10
 data=[data/reacher] out=runs/pretrain/tiny. With several processes:
 torchrun --nproc-per-node 2 -m vjepa_wm.pretrain device=cuda
@@ -44,6 +44,7 @@ from vjepa_wm.pretraining.sources import Source
 from vjepa_wm.pretraining.start import Start, open_start, take_start, train_last_blocks
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.earlier_run import take_state
+from vjepa_wm.training.inputs import keep_inputs
 from vjepa_wm.training.trainer import Logs, Trainer
 
 IMAGE_SIZE = 64  # where neither the options nor a start say another
@@ -73,7 +74,6 @@ def pretrain(cfg: DictConfig) -> None:
     with distributed.first_before_others():
         sources = open_data(cfg)
     validate = validation(cfg, objective, sources)
-    report_skipped(out, sources)
     plan = planner(
         ClipSampler(sources, cfg.weights),
         instantiate(cfg.masks),
@@ -83,6 +83,9 @@ def pretrain(cfg: DictConfig) -> None:
         image_size=cfg.image_size,
         image_share=cfg.image_share,
     )
+    if distributed.is_first():  # after all that refuses options, so that no run begins with those
+        keep_inputs(out, inputs_of(cfg, sources, start), unwritten={})
+    report_skipped(out, sources)
     with ClipLoader(sources, plan, rows=rows, workers=cfg.workers) as loader:
         figures = trainer.fit(
             objective,
@@ -147,6 +150,20 @@ def open_data(cfg: DictConfig) -> list[Source]:
         augment=Augment(**OmegaConf.to_container(cfg.augment)),
         scan=scan,
     )
+
+
+def inputs_of(cfg: DictConfig, sources: Sequence[Source], start: Start | None) -> dict[str, object]:
+    """What makes another run of it: all but the budget, rates and the weights of the objective."""
+    chosen = ("weights", "num_frames", "image_size", "strides", "seconds", "augment")
+    chosen += ("image_share", "masks", "vit", "mask_predictor", "state_from")
+    options = OmegaConf.to_container(cfg, resolve=True)
+    return {
+        "data": [source.digest for source in sources],
+        **{name: options[name] for name in chosen},
+        "objective": cfg.objective["_target_"],
+        "start_from": None if start is None else start.digest,
+        "trainer.seed": cfg.trainer.seed,
+    }
 
 
 def build_objective(cfg: DictConfig, start: Start | None, *, seed: int) -> Objective:

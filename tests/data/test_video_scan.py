@@ -10,6 +10,7 @@ from tests import films
 from vjepa_wm.data import video_scan
 from vjepa_wm.data.video_scan import scan_videos
 from vjepa_wm.errors import DataError
+from vjepa_wm.files import read_json, write_json
 
 
 def scan(root: Path, cache: Path | None = None, **changed: object) -> video_scan.VideoScan:
@@ -88,6 +89,25 @@ def test_a_restart_looks_at_what_is_new_only(root: Path, tmp_path: Path, monkeyp
     (place,) = cache.iterdir()
     place.write_text("{")
     assert scan(root, cache).digest == changed.digest
+
+
+def test_hidden_files_beside_pictures_change_nothing(root: Path) -> None:
+    before = scan(root)
+    (root / "a" / "._0000.png").write_bytes(b"resources")
+    after = scan(root)
+    assert after.digest == before.digest
+    assert len(after.videos[0].timeline.starts) == len(before.videos[0].timeline.starts)
+
+
+def test_what_the_first_version_found_is_looked_at_again(root: Path, tmp_path: Path) -> None:
+    """It counted pictures that are not shown, where a film was cut without encoding it anew."""
+    cache = tmp_path / "cache"
+    wanted = scan(root, cache)
+    (place,) = cache.iterdir()
+    kept = read_json(place)
+    kept["version"], kept["videos"]["b.gif"]["pictures"] = 1, 100
+    write_json(place, kept)
+    assert scan(root, cache).digest == wanted.digest
 
 
 def test_what_was_seen_before_an_interruption_counts(

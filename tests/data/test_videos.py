@@ -1,11 +1,13 @@
 """Pictures come out of videos at the right time, squared, whatever they are kept in."""
 
+import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from tests import films
 from vjepa_wm.data.videos import (
@@ -137,3 +139,137 @@ def test_films_are_read_from_a_key_frame_on(tmp_path: Path, kind: str) -> None:
         found = read_pictures(path, np.array(wanted), side=8, starts=starts)
         assert np.array_equal(found, plain)
         np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), wanted, atol=6)
+
+
+def write_film(av: object, path: Path, frames: list[np.ndarray], *, gop_size: int = 12) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        height, width = frames[0].shape[:2]
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.gop_size = gop_size
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("begin", [1.5, 1.53])
+@pytest.mark.parametrize("kind", ["mp4", "mov"])
+def test_what_was_cut_off_a_film_is_not_counted(tmp_path: Path, kind: str, begin: float) -> None:
+    """Without encoding it anew: an edit list hides what lies before, from a key frame on."""
+    av = pytest.importorskip("av", minversion="14")
+    shades = [np.full((32, 64, 3), 2 * index, np.uint8) for index in range(100)]
+    whole = write_film(av, tmp_path / f"whole.{kind}", shades, gop_size=1 if begin > 1.5 else 10)
+    path = tmp_path / f"cut.{kind}"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream = source.streams.video[0]
+        copied = container.add_stream_from_template(stream)
+        offset = int(begin / stream.time_base)
+        source.seek(offset, stream=stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+                packet.stream = copied
+                container.mux(packet)
+    first = 15 if begin == 1.5 else 16
+    times = timeline(path, folder_fps=1.0)
+    np.testing.assert_allclose(times.starts, np.arange(100 - first) / 10, atol=1e-3)
+    for wanted in ([0, 1, 20], [60, 99 - first]):
+        for starts in (None, times.starts):
+            found = read_pictures(path, np.array(wanted), side=8, starts=starts)
+            shown = 2 * (np.array(wanted) + first)
+            np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), shown, atol=6)
+
+
+def rotated(quarters: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda square: np.rot90(square, quarters)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turned"),
+    [
+        ((1, 0, 0, 1), rotated(0)),
+        ((0, 1, -1, 0), rotated(-1)),  # as phones write it that are held upright
+        ((-1, 0, 0, -1), rotated(2)),
+        ((0, -1, 1, 0), rotated(1)),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda square: square.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda square: np.rot90(square, 2).swapaxes(0, 1)),
+        ((0, 0, 0, 0), rotated(0)),  # of damaged heads
+    ],
+)
+def test_films_are_read_as_they_are_shown(
+    tmp_path: Path, matrix: tuple[int, ...], turned: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """By the matrix in the head of the track: where right and down point to."""
+    av = pytest.importorskip("av")
+    frame = np.zeros((32, 64, 3), np.uint8)
+    frame[:16, :32], frame[:16, 32:] = 220, 110
+    path = write_film(av, tmp_path / "clip.mp4", [frame] * 3)
+    plain = read_pictures(path, np.array([1]), side=8)[0]
+    head = bytearray(path.read_bytes())
+    place = head.index(b"tkhd") + 44
+    right, down = ([part << 16 for part in axis] for axis in (matrix[:2], matrix[2:]))
+    head[place : place + 36] = struct.pack(">9i", *right, 0, *down, 0, 0, 0, 1 << 30)
+    path.write_bytes(head)
+    found = read_pictures(path, np.array([1]), side=8)[0]
+    np.testing.assert_allclose(found.astype(int), turned(plain), atol=1)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["frame1", "frame2", "frame9", "frame10", "frame11", "frame100"],
+        ["a2_b3", "a2_b10", "a10_b1"],
+        ["0001", "0002", "0010", "0100"],
+        ["clip-1", "clip", "clip1", "clip_1"],  # of equally long numbers: as text
+    ],
+)
+def test_pictures_of_a_folder_are_in_the_order_of_their_numbers(
+    tmp_path: Path, names: list[str]
+) -> None:
+    for index, name in reversed(list(enumerate(names))):
+        Image.new("RGB", (8, 8), (40 * index, 0, 0)).save(tmp_path / f"{name}.png")
+    found = read_pictures(tmp_path, np.arange(len(names)), side=4)
+    assert found[:, 0, 0, 0].tolist() == [40 * index for index in range(len(names))]
+
+
+@pytest.mark.parametrize("orientation", range(9))
+def test_pictures_are_read_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    picture, exif = Image.fromarray(pixels), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture.save(tmp_path / "0.png", exif=exif)
+    with Image.open(tmp_path / "0.png") as saved:
+        upright = ImageOps.exif_transpose(saved)
+    upright.save(tmp_path / "1.png")
+    found = read_pictures(tmp_path, np.array([0, 1]), side=12)
+    assert np.array_equal(found[0], found[1])
+
+
+def test_greys_of_16_bits_are_scaled(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 16).round().astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (16, 1))).save(tmp_path / "0.png")
+    found = read_pictures(tmp_path, np.array([0]), side=16)[0]
+    assert (found[0, :, 0] == np.arange(16) * 17).all()
+    assert (found == found[:1, :, :1]).all()
+
+
+@pytest.mark.parametrize("numbers", [[0.5, 1.0], [-1, 7], [0, 65536]])
+def test_pictures_of_other_numbers_say_what_to_do(tmp_path: Path, numbers: list[float]) -> None:
+    kind = np.float32 if isinstance(numbers[0], float) else np.int32
+    Image.fromarray(np.array([numbers] * 2, kind)).save(tmp_path / "0.png", format="TIFF")
+    with pytest.raises(UnreadableError, match=r"0\.png: wanted 8 or 16 bits .*save it with 8 bits"):
+        read_pictures(tmp_path, np.array([0]), side=2)
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    """Such as macOS writes beside those it copies."""
+    (tmp_path / "._0000.png").write_bytes(b"resources")
+    assert not is_video(tmp_path)
+    for index, shade in enumerate((50, 100)):
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(tmp_path / f"{index:04d}.png")
+    assert is_video(tmp_path)
+    assert len(timeline(tmp_path, folder_fps=1.0).starts) == 2
+    assert read_pictures(tmp_path, np.array([0, 1]), side=2)[:, 0, 0, 0].tolist() == [50, 100]

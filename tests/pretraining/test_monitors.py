@@ -48,6 +48,11 @@ def test_pairs_far_apart_are_left_out() -> None:
     assert time_rank_correlation(circle, max_steps=19) < 0.8
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_two_frames_have_no_order_in_time(steps: int) -> None:
+    assert time_rank_correlation(line(steps), max_steps=15) == 0.0
+
+
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_effective_rank_counts_directions(rank: int) -> None:
     """Equal energy in so many of 8 directions; the constant of each place does not count."""

@@ -8,7 +8,12 @@ from PIL import Image
 
 from tests import films
 from vjepa_wm.data.shards import Episode
-from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta, TrajectoryWriter
+from vjepa_wm.data.trajectories import (
+    Trajectories,
+    TrajectoryMeta,
+    TrajectoryWriter,
+    split_episodes,
+)
 from vjepa_wm.data.video_scan import scan_videos
 from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.pretraining.clips import Augment, ClipSteps
@@ -104,6 +109,26 @@ def test_frames_to_validate_on_are_held_out_and_cut_to_the_shortest(sets, tmp_pa
     single = TrajectorySource(labelled(tmp_path / "one", 0, [5]), num_frames=2, steps=steps)
     with pytest.raises(DataError, match="holds out no episode of its 1"):
         single.validation_frames(2)
+
+
+def test_pieces_to_validate_on_are_long_enough_where_there_are_such(tmp_path: Path) -> None:
+    """One of two frames would cut all others to these, which tell nothing of time."""
+    steps, lengths = ClipSteps([1]), np.full(40, 9)
+    held_out = split_episodes(40)[1]
+    lengths[held_out[0]] = 2
+    trajectories = labelled(tmp_path / "labelled", 0, lengths.tolist())
+    root = shaded(tmp_path / "shaded", lengths.tolist())
+    frames = TrajectorySource(trajectories, num_frames=2, steps=steps).validation_frames(2)
+    assert frames.shape[1] == 9 and frames[:, 0, 0, 0, 1].tolist() == held_out[1:3].tolist()
+    source = videos(root, steps, num_frames=2)
+    for count in (2, 40):
+        frames = source.validation_frames(count)
+        wanted = held_out[1 : 1 + count].tolist()
+        assert frames.shape[1] == 9 and frames[:, 0, 0, 0, 0].tolist() == wanted
+    short = labelled(tmp_path / "short", 0, [2] * 5)
+    assert TrajectorySource(short, num_frames=2, steps=steps).validation_frames(2).shape[1] == 2
+    source = videos(shaded(tmp_path / "brief", [2] * 5), steps, num_frames=2)
+    assert source.validation_frames(2).shape[1] == 2
 
 
 @pytest.mark.parametrize(

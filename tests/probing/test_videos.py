@@ -7,6 +7,7 @@ import pytest
 
 from tests import films
 from vjepa_wm.errors import DataError
+from vjepa_wm.probing import videos as module
 from vjepa_wm.probing.videos import VideoFolder
 
 
@@ -63,11 +64,14 @@ def test_a_file_that_breaks_later_is_reported_by_row(root: Path) -> None:
     assert list(videos.named(faults)) == ["moving/001.gif"]
 
 
-def test_the_digest_names_videos_and_how_they_are_cut(root: Path) -> None:
+def test_the_digest_names_videos_and_how_they_are_read(root: Path, monkeypatch) -> None:
     first = open_folder(root).digest
     assert open_folder(root).digest == first
     assert open_folder(root, side=24).digest != first
     assert open_folder(root, num_frames=3).digest != first
+    with monkeypatch.context() as patch:  # that took pictures in another order, and lying
+        patch.setattr(module, "VERSION", 1)
+        assert open_folder(root).digest != first
     films.write_gif(root / "still" / "000.gif", films.pictures(moves=False, seed=99))
     assert open_folder(root).digest != first
 

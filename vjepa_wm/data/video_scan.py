@@ -23,13 +23,14 @@ from vjepa_wm.data.videos import (
     PICTURES,
     Timeline,
     UnreadableError,
+    is_picture,
     timeline,
 )
 from vjepa_wm.errors import DataError
 from vjepa_wm.files import digest, read_json, write_json
 from vjepa_wm.progress import Progress, no_progress
 
-VERSION = 1  # of the file; others are made again
+VERSION = 2  # of the file; others are made again
 EVEN_S = 1e-3  # how far pictures may be off an even pace without being listed one by one
 WEBP = ".webp"
 
@@ -176,7 +177,7 @@ def _state(path: Path) -> list[int]:
     """Tell a file, or the pictures of a folder, from what they may become: size and time."""
     files = [path]
     if path.is_dir():
-        files = [inner for inner in path.iterdir() if inner.suffix.lower() in PICTURES]
+        files = list(filter(is_picture, path.iterdir()))
     try:
         stats = [file.stat() for file in files]
     except OSError:  # such as a link to nowhere; why is said by who opens it

@@ -4,7 +4,8 @@ Shapes: F pictures of a video, T those that are wanted, H W image, S side of the
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import ExifTags, Image, ImageSequence
 
 from vjepa_wm.errors import DataError
 
@@ -22,6 +23,31 @@ PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 EXTRA = 'pip install "vjepa-wm[video]"'
 UNTIMED_S = 0.1  # how long a picture of an animation is shown that does not say so, as in browsers
 SEEK_FROM = 50  # picture of a film; what comes before is decoded, as looking for a key frame costs
+MOST_OFF = 0.1  # pictures by which a film's head may be off its duration and still be believed
+MOST_GREY = 65535  # of 16 bits
+_NUMBER = re.compile(r"\d+")
+_DIGITS = 32  # to which numbers in names are filled up
+_TURN = Image.Transpose
+# What makes a picture upright, by its EXIF orientation; any other says that it is.
+_EXIF_TURNS = {
+    2: _TURN.FLIP_LEFT_RIGHT,
+    3: _TURN.ROTATE_180,
+    4: _TURN.FLIP_TOP_BOTTOM,
+    5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270,
+    7: _TURN.TRANSVERSE,
+    8: _TURN.ROTATE_90,
+}
+# The same by the signs of a film's display matrix, (right, down) of what was right, then of down.
+_MATRIX_TURNS = {
+    (-1, 0, 0, 1): _TURN.FLIP_LEFT_RIGHT,
+    (-1, 0, 0, -1): _TURN.ROTATE_180,
+    (1, 0, 0, -1): _TURN.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): _TURN.TRANSPOSE,
+    (0, 1, -1, 0): _TURN.ROTATE_270,
+    (0, -1, -1, 0): _TURN.TRANSVERSE,
+    (0, -1, 1, 0): _TURN.ROTATE_90,
+}
 # What Pillow raises on a file that is cut off, damaged or no picture.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _Square = Callable[[Image.Image], NDArray[np.uint8]]
@@ -114,10 +140,15 @@ class Timeline:
         return np.maximum(np.searchsorted(self.starts, times, side="right") - 1, 0)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file may be a picture: by its suffix, and where it is not hidden."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
 def is_video(path: Path) -> bool:
     """Whether a path may be a video: a file by its suffix, a folder by a picture in it."""
     if path.is_dir():
-        return any(inner.suffix.lower() in PICTURES for inner in path.iterdir())
+        return any(map(is_picture, path.iterdir()))
     return path.suffix.lower() in (*FILMS, *ANIMATIONS)
 
 
@@ -181,15 +212,37 @@ def read_pictures(
 
 
 def cut_square(picture: Image.Image, *, side: int, cut: Cut | None) -> NDArray[np.uint8]:
-    """Cut a picture, None is the middle, and resize it with anti-aliasing: (S, S, 3)."""
+    """Cut a picture, None is the middle, and resize it with anti-aliasing: (S, S, 3).
+
+    Raises:
+        UnreadableError: It has more than 16 bits per colour.
+    """
     cut = MIDDLE if cut is None else cut
-    part = picture.convert("RGB").crop(cut.box(picture.size))
+    part = _as_rgb(picture).crop(cut.box(picture.size))
     pixels = np.asarray(part.resize((side, side), Image.Resampling.BILINEAR))
     return pixels[:, ::-1] if cut.mirrored else pixels
 
 
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    """Convert to 8 bits; Pillow alone would make white of all but the darkest of 16 bits."""
+    if not picture.mode.startswith(("I", "F")):
+        return picture.convert("RGB")
+    greys = np.asarray(picture)
+    if picture.mode == "F" or greys.min() < 0 or greys.max() > MOST_GREY:
+        raise UnreadableError(
+            f"wanted 8 or 16 bits per colour, got numbers from {greys.min():g} to "
+            f"{greys.max():g}: save it with 8 bits"
+        )
+    return Image.fromarray(np.rint(greys / (MOST_GREY / 255)).astype(np.uint8)).convert("RGB")
+
+
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    """List the pictures of a folder, those with numbers in their names by these."""
+
+    def place(path: Path) -> tuple[str, str]:
+        return _NUMBER.sub(lambda found: found[0].zfill(_DIGITS), path.name), path.name
+
+    return sorted(filter(is_picture, folder.iterdir()), key=place)
 
 
 def _read_folder(folder: Path, wanted: Sequence[int], square: _Square) -> _Found:
@@ -198,12 +251,17 @@ def _read_folder(folder: Path, wanted: Sequence[int], square: _Square) -> _Found
         found = {}
         for index in wanted:
             with Image.open(paths[index]) as picture:
-                found[index] = square(picture)
+                lies = picture.getexif().get(ExifTags.Base.Orientation, 1)
+                found[index] = square(_turned(picture, _EXIF_TURNS, lies))
     except IndexError as error:
         raise UnreadableError(f"it has {len(paths)} pictures by now") from error
-    except _DAMAGED as error:
+    except (*_DAMAGED, UnreadableError) as error:
         raise UnreadableError(f"{paths[index].name}: {error}") from error
     return found
+
+
+def _turned(picture: Image.Image, turns: Mapping[Any, Any], lies: Any) -> Image.Image:
+    return picture.transpose(turns[lies]) if lies in turns else picture
 
 
 def _durations(path: Path) -> NDArray[np.float64]:
@@ -241,12 +299,15 @@ def _film_starts(path: Path) -> NDArray[np.float64]:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             rate = stream.average_rate
-            if stream.frames and rate and rate == stream.base_rate:
-                return np.arange(stream.frames) / float(rate)
+            if stream.frames and stream.duration and rate and rate == stream.base_rate:
+                # Where a film was cut without encoding it anew, its head counts what was cut off
+                shown = float(stream.duration * stream.time_base * rate)
+                if abs(shown - stream.frames) < MOST_OFF:
+                    return np.arange(stream.frames) / float(rate)
             marks = [
                 packet.dts if packet.pts is None else packet.pts
                 for packet in container.demux(stream)
-                if packet.size
+                if packet.size and not packet.is_discard
             ]
             starts = np.sort([float(mark * stream.time_base) for mark in marks])
     except (av.FFmpegError, IndexError, TypeError) as error:
@@ -281,11 +342,25 @@ def _collect(frames: Iterable[tuple[int, Any]], wanted: Sequence[int], square: _
     found, left = {}, set(wanted)
     for index, frame in frames:
         if index in left:
-            found[index] = square(frame.to_image())
+            found[index] = square(_upright(frame))
             left.remove(index)
         if not left or index > wanted[-1]:
             break
     return found
+
+
+def _upright(frame: Any) -> Image.Image:
+    """Turn a decoded picture as its film says, as phones record them lying."""
+    picture = frame.to_image()
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV gives none where there is also one of a kind it does not know
+        matrix = None
+    if matrix is None:
+        return picture
+    numbers = np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].astype(np.int64)
+    signs = np.sign(numbers) * (2 * np.abs(numbers) > np.abs(numbers).max())
+    return _turned(picture, _MATRIX_TURNS, tuple(signs.tolist()))
 
 
 def _from_key_frame(

@@ -27,12 +27,15 @@ def time_rank_correlation(latents: Tensor, *, max_steps: int) -> float:
         max_steps: pairs further apart than this are left out.
 
     Returns:
-        The mean over episodes; 1 if distance grows with time, near 0 after a collapse.
+        The mean over episodes; 1 if distance grows with time, near 0 after a collapse, 0 where
+        there are fewer than two pairs to put in order.
     """
     length = latents.shape[1]
     first, second = np.triu_indices(length, k=1)
     near = second - first <= max_steps
     first, second = first[near], second[near]
+    if len(first) < 2:
+        return 0.0
     flat = latents.flatten(2)
     scores = []
     for episode in flat:

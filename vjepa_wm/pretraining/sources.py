@@ -22,6 +22,7 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.pretraining.clips import ROUNDING_S, Augment, Clip, ClipSteps
 
 VALIDATION_FRAMES = 16  # of a video, at most
+FEWEST_FRAMES = 3  # of a held-out piece, unless all are shorter: one distance has no order
 MAX_REPLACEMENTS = 10  # videos that break in a row before the folder is called broken
 
 
@@ -98,7 +99,7 @@ class TrajectorySource:
         return np.broadcast_to(pixels, (self.num_frames, *pixels.shape[1:])), {}
 
     def validation_frames(self, num_episodes: int) -> Tensor:
-        """Read the first held-out episodes, cut to the shortest.
+        """Read the first held-out episodes that are not too short, cut to the shortest.
 
         Raises:
             DataError: No episode is held out.
@@ -109,7 +110,9 @@ class TrajectorySource:
                 f"{self.folder} holds out no episode of its {self.trajectories.num_episodes} for "
                 "validation: record at least two"
             )
-        episodes = [self.trajectories.episode(int(i)).pixels for i in held_out[:num_episodes]]
+        longer = held_out[self.trajectories.lengths[held_out] >= FEWEST_FRAMES]
+        chosen = (longer if len(longer) else held_out)[:num_episodes]
+        episodes = [self.trajectories.episode(int(i)).pixels for i in chosen]
         length = min(len(pixels) for pixels in episodes)
         return torch.from_numpy(np.stack([pixels[:length] for pixels in episodes]))
 
@@ -216,11 +219,13 @@ class VideoSource:
     def validation_frames(self, num_episodes: int) -> Tensor:
         """Read the middles of the first held-out videos, at the shortest step that moves.
 
+        Those of fewer than `FEWEST_FRAMES` such pictures are read only where there are no others.
+
         Raises:
             DataError: None of them can be read.
         """
         clips = []
-        for video in self.held_out:
+        for video in sorted(self.held_out, key=self._is_brief):
             if len(clips) == num_episodes:
                 break
             try:
@@ -231,8 +236,12 @@ class VideoSource:
             raise DataError(
                 f"none of the {len(self.held_out)} held-out videos of {self.folder} can be read"
             )
+        clips = [clip for clip in clips if len(clip) >= FEWEST_FRAMES] or clips
         length = min(map(len, clips))
         return torch.from_numpy(np.stack([clip[:length] for clip in clips]))
+
+    def _is_brief(self, video: Video) -> bool:
+        return len(self._validation_pictures(video)) < FEWEST_FRAMES
 
     def _validation_pictures(self, video: Video) -> NDArray[np.int64]:
         """Pictures of a long clip from the middle, as many as fit."""

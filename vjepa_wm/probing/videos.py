@@ -19,6 +19,7 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.files import digest
 from vjepa_wm.progress import Progress, no_progress
 
+VERSION = 2  # of how videos are read; features of what was read otherwise are made again
 END_BYTES = 1 << 16  # of a file's beginning and end, which go into its digest
 
 
@@ -89,7 +90,7 @@ class VideoFolder:
         _check_counts(root, classes, Counter(label for _, label, _ in kept), skipped)
         paths = tuple(path for path, _, _ in kept)
         pictures = np.stack([chosen for _, _, chosen in kept])
-        how = digest(pictures.tobytes() + f"{side}".encode())
+        how = digest(pictures.tobytes() + f"{side} {VERSION}".encode())
         return cls(
             root=root,
             classes=classes,
