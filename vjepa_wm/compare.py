@@ -1,10 +1,11 @@
 """Put evaluation runs side by side: python -m vjepa_wm.compare runs/evaluate/a runs/evaluate/b.
 
 Runs of the same environment and level are compared task by task with the first of them: the
-difference in success with its 95 % interval (paired bootstrap), how many goals were gained and
-lost, and which options differ. With --seeds the runs are taken for one method trained with several
-seeds: for each environment, level and agent the mean success over seeds with two 95 % intervals,
-over seeds on these tasks and over tasks.
+difference in success with its 95 % interval (Newcombe's, of paired proportions), how many goals
+were gained and lost, how likely chance alone does that (McNemar's exact test), and which options
+differ. With --seeds the runs are taken for one method trained with several seeds: for each
+environment, level and agent the mean success over seeds with two 95 % intervals, over seeds on
+these tasks and over tasks.
 """
 
 import argparse

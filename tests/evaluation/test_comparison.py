@@ -61,7 +61,7 @@ def test_tasks_are_compared_one_by_one(tmp_path: Path) -> None:
     lines = comparison([first, other])
     assert lines[0] == "push, near goals"
     assert "a:mpc: 60 [31, 83] % of 10" in lines[1]
-    assert "+30 " in lines[3] and "4 gained, 1 lost; could be chance" in lines[3]
+    assert "+30 " in lines[3] and "4 gained, 1 lost, p = 0.38; could be chance" in lines[3]
     assert lines[4].strip() == "env.frame_skip: None -> 5"
 
 

@@ -8,7 +8,8 @@ import pytest
 from vjepa_wm.errors import VjepaWmError
 from vjepa_wm.evaluation.statistics import (
     bootstrap_interval,
-    paired_bootstrap,
+    exact_sign_test,
+    paired_rates,
     spearman,
     wilson_interval,
 )
@@ -61,8 +62,6 @@ def test_wilson_refuses_impossible_counts(successes: int, total: int) -> None:
 def test_impossible_confidence_is_refused(confidence: float) -> None:
     with pytest.raises(VjepaWmError, match="confidence"):
         wilson_interval(1, 2, confidence=confidence)
-    with pytest.raises(VjepaWmError, match="confidence"):
-        paired_bootstrap([1, 0], [0, 0], confidence=confidence)
 
 
 def test_spearman_of_known_data() -> None:
@@ -90,39 +89,58 @@ def test_spearman_sees_order_only() -> None:
 def test_unpaired_or_missing_numbers_are_refused(x: list, y: list) -> None:
     with pytest.raises(VjepaWmError, match="spearman: wanted"):
         spearman(x, y)
-    with pytest.raises(VjepaWmError, match="paired_bootstrap: wanted"):
-        paired_bootstrap(x, y)
 
 
-def test_bootstrap_agrees_with_the_normal_interval_on_many_episodes() -> None:
-    rng = np.random.default_rng(1)
-    b = rng.normal(size=400)
-    a = b + 0.3 + rng.normal(scale=0.5, size=400)
-    result = paired_bootstrap(a, b)
-    half = 1.96 * np.std(a - b) / math.sqrt(400)
-    assert result.mean == pytest.approx(np.mean(a - b))
-    assert result.low == pytest.approx(result.mean - half, abs=0.005)
-    assert result.high == pytest.approx(result.mean + half, abs=0.005)
+def outcomes(*, both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool], list[bool]]:
+    pairs = [(True, True)] * both + [(True, False)] * only_a
+    pairs += [(False, True)] * only_b + [(False, False)] * neither
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def test_bootstrap_keeps_pairs_together() -> None:
-    # Episodes differ by far more than the agents: unpaired, the interval would be about +-5 wide.
-    hard = np.arange(50) * 1.0
-    result = paired_bootstrap(hard + 1, hard)
-    assert tuple(result) == pytest.approx((1.0, 1.0, 1.0))
+def test_paired_rates_are_antisymmetric() -> None:
+    a, b = outcomes(both=20, only_a=9, only_b=3, neither=18)
+    found, turned = paired_rates(a, b), paired_rates(b, a)
+    assert found.mean == pytest.approx(6 / 50)
+    assert (-turned.mean, -turned.high, -turned.low) == pytest.approx(tuple(found))
 
 
-def test_bootstrap_is_reproducible_and_antisymmetric() -> None:
-    a, b = [1, 1, 0, 1, 0, 1], [0, 1, 0, 0, 1, 0]
-    first = paired_bootstrap(a, b, resamples=500, seed=3)
-    assert first == paired_bootstrap(a, b, resamples=500, seed=3)
-    other = paired_bootstrap(b, a, resamples=500, seed=3)
-    assert (-other.mean, -other.high, -other.low) == pytest.approx(tuple(first))
+def test_pairs_that_agree_tell_more_than_the_same_rates_without_pairs() -> None:
+    paired = paired_rates(*outcomes(both=45, only_a=5, only_b=0, neither=50))
+    unpaired = paired_rates(*outcomes(both=23, only_a=27, only_b=22, neither=28))
+    assert paired.mean == pytest.approx(unpaired.mean)
+    assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
 
 
-def test_bootstrap_refuses_no_resamples() -> None:
-    with pytest.raises(VjepaWmError, match="resamples >= 1, got 0"):
-        paired_bootstrap([1, 0], [0, 1], resamples=0)
+def test_without_a_pair_that_differs_the_interval_is_no_point() -> None:
+    # Both solve all 30: the rates themselves may still be as far apart as Wilson's intervals are
+    found = paired_rates([True] * 30, [True] * 30)
+    low, _ = wilson_interval(30, 30)
+    assert tuple(found) == pytest.approx((0.0, low - 1, 1 - low))
+
+
+def test_paired_rates_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    shares = [0.80, 0.12, 0.04, 0.04]  # both, only a, only b, neither: a is 8 points better
+    covered = 0
+    for counts in rng.multinomial(50, shares, size=2000):
+        names = ("both", "only_a", "only_b", "neither")
+        found = paired_rates(*outcomes(**dict(zip(names, counts, strict=True))))
+        covered += found.low <= 0.08 <= found.high
+    assert 0.93 <= covered / 2000 <= 0.99
+
+
+def test_paired_rates_want_the_same_episodes() -> None:
+    for a, b in (([True], [True, False]), ([], [])):
+        with pytest.raises(VjepaWmError, match="paired_rates: wanted outcomes of the same"):
+            paired_rates(a, b)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "chance"), [(0, 0, 1.0), (4, 0, 1 / 8), (6, 0, 1 / 32), (7, 1, 9 / 128)]
+)
+def test_the_exact_sign_test_counts_coin_tosses(gained: int, lost: int, chance: float) -> None:
+    assert exact_sign_test(gained, lost) == pytest.approx(chance)
+    assert exact_sign_test(lost, gained) == pytest.approx(chance)
 
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vjepa_wm.evaluation.episodes import Episode
-from vjepa_wm.evaluation.statistics import PairedDifference, paired_bootstrap
+from vjepa_wm.evaluation.statistics import PairedDifference, paired_rates, wilson_interval
 
 ROWS = ("mpc", "true_dynamics", "simulator")
 
@@ -24,7 +24,8 @@ class Loss:
     Attributes:
         part: What differs between the two rows.
         mean: Success lost by it, a share in [-1, 1]; below 0 where the better part did worse.
-        low: Lower end of the 95 % interval, a paired bootstrap over tasks.
+        low: Lower end of the 95 % interval, over tasks: of paired proportions, of what the last row
+            misses Wilson's.
         high: Upper end.
     """
 
@@ -51,34 +52,35 @@ class ErrorBudget:
 
 
 def error_budget(
-    episodes: Mapping[str, Sequence[Episode]], *, same_planner: bool, seed: int = 0
+    episodes: Mapping[str, Sequence[Episode]], *, same_planner: bool
 ) -> ErrorBudget | None:
     """Attribute the failures of `mpc`, on the tasks that all three rows were run on.
 
     Args:
         episodes: Row -> its episodes.
         same_planner: Whether `simulator` planned as `mpc` does.
-        seed: Of the bootstrap.
 
     Returns:
         The budget; None unless all three rows are there, with two tasks in common.
     """
     if not set(ROWS) <= episodes.keys():
         return None
-    success = [{e.seed: float(e.is_success) for e in episodes[row]} for row in ROWS]
+    success = [{e.seed: e.is_success for e in episodes[row]} for row in ROWS]
     shared = sorted(set.intersection(*(set(row) for row in success)))
     if len(shared) < 2:
         return None
-    steps = [[row[task] for task in shared] for row in success] + [[1.0] * len(shared)]
+    steps = [[row[task] for task in shared] for row in success]
     parts = (
         ("predictor", "encoder and cost", "planner and horizon")
         if same_planner
         else ("predictor", "encoder, cost and planner", "beyond the simulator row")
     )
     found: list[PairedDifference] = [
-        paired_bootstrap(better, worse, seed=seed)
-        for worse, better in zip(steps, steps[1:], strict=False)
+        paired_rates(better, worse) for worse, better in zip(steps, steps[1:], strict=False)
     ]
+    best = sum(steps[-1])  # beside it stand the 100 %, which are no estimate
+    low, high = wilson_interval(best, len(shared))
+    found.append(PairedDifference(1 - best / len(shared), 1 - high, 1 - low))
     losses = tuple(Loss(part, *loss) for part, loss in zip(parts, found, strict=True))
     return ErrorBudget(len(shared), same_planner, losses)
 

@@ -10,11 +10,13 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.saved import DAMAGES, Saved, not_evaluate, read_saved
 from vjepa_wm.evaluation.statistics import (
     PairedDifference,
+    exact_sign_test,
     mean_interval,
-    paired_bootstrap,
+    paired_rates,
     wilson_interval,
 )
 
+SIGNIFICANCE = 0.05
 _NOT_SETTINGS = {"agent", "episodes", "pictures"}  # said elsewhere in the table
 
 
@@ -69,6 +71,16 @@ class Difference:
     success: PairedDifference | None
     settings: dict[str, tuple[object, object]]
 
+    @property
+    def p_value(self) -> float:
+        """How likely chance alone splits gained and lost at least so unevenly (McNemar, exact)."""
+        return exact_sign_test(self.gained, self.lost)
+
+    @property
+    def could_be_chance(self) -> bool:
+        """Whether that is too likely for the difference to count as one."""
+        return self.p_value >= SIGNIFICANCE
+
 
 def read_run(folder: Path) -> list[Entry]:
     """Read what `evaluate` wrote.
@@ -119,8 +131,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, ob
             yield f"{prefix}{key}", value
 
 
-def difference(first: Entry, other: Entry, *, seed: int = 0) -> Difference:
-    """Compare two entries task by task; the interval is a paired bootstrap over tasks."""
+def difference(first: Entry, other: Entry) -> Difference:
+    """Compare two entries task by task; the interval is that of paired proportions."""
     shared = (
         sorted(first.success.keys() & other.success.keys()) if first.tasks == other.tasks else []
     )
@@ -129,8 +141,7 @@ def difference(first: Entry, other: Entry, *, seed: int = 0) -> Difference:
     values = {name: tuple(e.settings.get(name) for e in (first, other)) for name in options}
     success = None
     if len(pairs) > 1:
-        ours, theirs = ([float(pair[side]) for pair in pairs] for side in (1, 0))
-        success = paired_bootstrap(ours, theirs, seed=seed)
+        success = paired_rates(*([pair[side] for pair in pairs] for side in (1, 0)))
     return Difference(
         shared=len(shared),
         gained=sum(theirs and not ours for ours, theirs in pairs),
@@ -239,10 +250,10 @@ def _difference_lines(found: Difference) -> Iterator[str]:
         yield f"      not comparable: {found.shared} tasks in common with the first"
         return
     mean, low, high = (100 * value for value in found.success)
-    verdict = "" if low > 0 or high < 0 else "; could be chance"
+    verdict = "; could be chance" if found.could_be_chance else ""
     yield (
         f"      {mean:+.0f} [{low:+.0f}, {high:+.0f}] points on {found.shared} shared tasks: "
-        f"{found.gained} gained, {found.lost} lost{verdict}"
+        f"{found.gained} gained, {found.lost} lost, p = {found.p_value:.2g}{verdict}"
     )
     for name, (before, after) in found.settings.items():
         yield f"      {name}: {before} -> {after}"

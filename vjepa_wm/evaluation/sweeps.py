@@ -98,7 +98,7 @@ def table(points: Sequence[BudgetPoint]) -> str:
 
 
 def beside(top: BudgetPoint, point: BudgetPoint) -> str:
-    """Difference in success in points, with the interval of a paired bootstrap over tasks."""
+    """Difference in success in points, with the interval of paired proportions."""
     found = difference(top.entry, point.entry).success
     if found is None:
         return "not comparable"

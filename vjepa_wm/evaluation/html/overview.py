@@ -142,8 +142,9 @@ def _differences(groups: Mapping[str, Sequence[EvaluationRun]]) -> Iterator[Mark
     if rows:
         yield element(
             "p.soft",
-            "Task by task: difference in success in points, with the 95 % interval of a paired "
-            "bootstrap; gained are the tasks only this run solves, lost those only the other does.",
+            "Task by task: difference in success in points, with Newcombe's 95 % interval of "
+            "paired proportions; gained are the tasks only this run solves, lost those only the "
+            "other does. Whether it could be chance says McNemar's exact test, at 5 %.",
         )
         yield table(["goals", "run", "against", "tasks", "points", "gained", "lost"], rows)
 
@@ -153,6 +154,6 @@ def _difference(base: Entry, entry: Entry) -> list[object]:
     if found.success is None:
         return [found.shared, "not comparable", "-", "-"]
     mean, low, high = (100 * value for value in found.success)
-    chance = "" if low > 0 or high < 0 else ", could be chance"
+    chance = ", could be chance" if found.could_be_chance else ""
     points = f"{mean:+.0f} [{low:+.0f}, {high:+.0f}]{chance}".replace("-", "\u2212")
     return [found.shared, points, found.gained, found.lost]
