@@ -41,6 +41,7 @@ class PixelGoalEnv(gymnasium.Env):
     num_substeps: ClassVar[int] = 10
     proprio_dim: ClassVar[int]
     proprio_limit: ClassVar[float]
+    may_lack_goal: ClassVar[bool] = True  # `reset` takes a goal of None, which saves its picture
 
     def __init__(
         self,

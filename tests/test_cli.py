@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from vjepa_wm.cli import _file_to_option, _words_to_option, check_overrides, help_text, verb
+from vjepa_wm.cli import (
+    _file_to_option,
+    _stand_ins,
+    _words_to_option,
+    check_overrides,
+    env_options,
+    help_text,
+    verb,
+)
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.files import atomic_path, digest, read_json, write_json
 
@@ -44,6 +52,32 @@ def test_impossible_values_are_refused(override: str) -> None:
 def test_good_options_pass(overrides: list[str]) -> None:
     """Also an added key, and a number where null is the default."""
     check_overrides("collect", overrides)
+
+
+def test_other_verbs_are_told_what_is_not_as_the_environments_file_says() -> None:
+    """By its name alone where it is one of the package; all of it where it is somebody's own."""
+    push = {"name": "push", "id": "envs:vjepa_wm/Push-v0", "image_size": 64, "frame_skip": 2}
+    assert env_options(push) == ["env=push"]
+    assert env_options(push | {"frame_skip": 4}) == ["env=push", "env.frame_skip=4"]
+    own = {"name": "my_robot", "id": "mine:my/Robot-v0", "image_size": 32, "frame_skip": 1}
+    told = env_options(own)
+    assert told == [f"env.{name}={value}" for name, value in own.items()]
+    check_overrides("evaluate", told)
+
+
+def test_an_environment_of_ones_own_needs_no_planner_of_its_name(tmp_path: Path) -> None:
+    """A file of its options is enough; one for the planner is taken where there is one."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "mine.yaml").write_text("name: mine\nid: a:b-v0\nimage_size: 8\n")
+    folder = str(tmp_path)
+    assert _stand_ins("evaluate", ["env=mine"], folder) == ["planner=icem"]
+    check_overrides("evaluate", ["planner=icem", "env=mine"], config_dir=folder)
+    for given in (["env=mine", "planner=cem"], ["env=push"], ["env=typo"], ["episodes=3"]):
+        assert _stand_ins("evaluate", given, folder) == []
+    assert _stand_ins("collect", ["env=mine"], folder) == []
+    (tmp_path / "planner").mkdir()
+    (tmp_path / "planner" / "mine.yaml").write_text("defaults: [cem]\n")
+    assert _stand_ins("evaluate", ["env=mine"], folder) == []
 
 
 def test_sweeps_are_checked_choice_by_choice() -> None:

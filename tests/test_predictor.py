@@ -198,3 +198,22 @@ def test_a_new_predictor_copies_and_every_part_of_it_learns(batch) -> None:
     assert losses[0] > losses[1] > losses[2]
     silent = [name for name, p in predictor.named_parameters() if not p.grad.abs().max() > 0]
     assert not silent
+
+
+@torch.no_grad()
+def test_the_unit_of_actions_does_not_matter_where_their_bounds_are_known(batch) -> None:
+    """In pixels or in shares of half the range; the shares themselves are left as they are."""
+    settings = {"latent_dim": 12, "grid": (2, 3), "action_dim": 2, "width": 24, "depth": 2}
+    settings |= {"num_heads": 2, "max_frames": FRAMES}
+    torch.manual_seed(0)
+    plain = ActionPredictor(**settings)
+    torch.nn.init.normal_(plain.head.weight, std=0.1)
+    wanted = plain(*batch)
+    latents, shares = batch
+    pixels = ActionPredictor(**settings, action_low=[0.0, -2.0], action_high=[512.0, 2.0])
+    units = ActionPredictor(**settings, action_low=[-1.0, -1.0], action_high=[1.0, 1.0])
+    for predictor in (pixels, units):
+        predictor.load_state_dict(plain.state_dict())
+    actions = shares * torch.tensor([256.0, 2.0]) + torch.tensor([256.0, 0.0])
+    torch.testing.assert_close(pixels(latents, actions), wanted)
+    assert torch.equal(units(latents, shares), wanted)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vjepa_wm.errors import SettingError
-from vjepa_wm.proprio import LearnedIntegrator, proprio_statistics
+from vjepa_wm.proprio import LearnedIntegrator, check_units, proprio_statistics
 
 WALL = 0.3
 
@@ -79,3 +79,28 @@ def test_entries_that_never_change_have_a_scale() -> None:
     mean, std = proprio_statistics(torch.tensor([[1.0, 3.0], [3.0, 3.0]]))
     assert mean == [2.0, 3.0]
     assert std == pytest.approx([2**0.5, 1.0])
+
+
+def test_what_is_rarely_sensed_is_no_other_unit() -> None:
+    """A contact in one of a thousand frames is in the trajectories, and may be met again."""
+    proprio = torch.zeros(1000, 2)
+    proprio[:, 0] = torch.linspace(-1, 1, 1000)
+    proprio[7, 1] = 1.0
+    mean, std = proprio_statistics(proprio)
+    check_units(proprio, torch.tensor(mean), torch.tensor(std))
+    assert std[0] == pytest.approx(float(proprio[:, 0].std()))
+    with pytest.raises(SettingError, match="entry 1 is 2"):
+        check_units(torch.tensor([[0.0, 2.0]]), torch.tensor(mean), torch.tensor(std))
+
+
+def test_the_unit_of_actions_is_none_of_the_networks_business() -> None:
+    """Millimetres or shares of the range: an integrator that knows the bounds does the same."""
+    settings = {"mean": [0.0], "std": [1.0], "hidden_dim": 8, "action_dim": 2}
+    torch.manual_seed(0)
+    plain = LearnedIntegrator(**settings)
+    scaled = LearnedIntegrator(**settings, action_low=[0.0, -5.0], action_high=[512.0, 5.0])
+    scaled.load_state_dict(plain.state_dict())
+    shares = torch.tensor([[-1.0, 0.5], [0.25, 1.0]])
+    actions = torch.stack([256 + 256 * shares[:, 0], 5 * shares[:, 1]], dim=-1)
+    proprio = torch.tensor([[0.3], [-0.2]])
+    assert torch.equal(scaled(proprio, actions), plain(proprio, shares))

@@ -30,16 +30,24 @@ FOUNDATION = {
 # Part of vjepa_wm -> what else it may import: parts of vjepa_wm, or the package "planners".
 # Importing a part includes all below it; the longest name that fits a module is its part.
 ARROWS: dict[str, set[str]] = {
+    "action_units": set(),
     "nn": set(),
     "data": set(),
     "metric": set(),
     "encoders": {"nn"},
     "decoder": {"nn", "encoders"},
     "poses": set(),
-    "proprio": set(),
+    "proprio": {"action_units"},
     "frame_predictor": {"nn"},
     "token_predictor": {"nn", "encoders", "frame_predictor"},
-    "predictor": {"nn", "encoders", "frame_predictor", "token_predictor", "vjepa2_ac"},
+    "predictor": {
+        "action_units",
+        "encoders",
+        "frame_predictor",
+        "nn",
+        "token_predictor",
+        "vjepa2_ac",
+    },
     "vjepa2_ac": {"encoders", "token_predictor"},
     "pretraining": {"nn", "encoders", "data"},
     "threads": set(),

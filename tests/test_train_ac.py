@@ -21,7 +21,13 @@ from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.errors import CheckpointError, DataError, SettingError
 from vjepa_wm.files import read_json, write_json
-from vjepa_wm.training.inputs import INPUTS, open_latents, open_or_collect, split_windows
+from vjepa_wm.training.inputs import (
+    INPUTS,
+    open_latents,
+    open_or_collect,
+    require_lengths,
+    split_windows,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -132,10 +138,12 @@ def test_only_environments_with_frozen_tasks_are_measured_on_them(
     """Whatever it is called: another environment's tasks would say nothing of it."""
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(evaluate, "run_verb", lambda *words: asked.append(words))
-    cfg = {"env": {"name": "push", "id": env_id}, "evaluation_episodes": 3, "out": "runs/x"}
+    env = {"name": "push", "id": env_id, "image_size": 64, "frame_skip": 4}
+    cfg = {"env": env, "evaluation_episodes": 3, "device": "cuda", "out": "runs/x"}
     evaluate.evaluate_trained(OmegaConf.create(cfg), "agent=mpc")
     assert ("not evaluated" in capsys.readouterr().out) != is_measured
-    wanted = ("evaluate", "env=push", "agent=mpc", "episodes=3", "out=runs/x/evaluation")
+    wanted = ("evaluate", "env=push", "env.frame_skip=4", "agent=mpc", "device=cuda", "episodes=3")
+    wanted += ("out=runs/x/evaluation",)
     assert asked == ([wanted] if is_measured else [])
 
 
@@ -165,6 +173,15 @@ def test_without_actions_it_foresees_and_plans_nothing(trained: Path, tmp_path: 
     assert again.returncode == 0, again.stderr
     first, second = (load_checkpoint(tmp_path / name).tensors for name in ("run", "next"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_episodes_too_short_for_the_metric_are_found_out_first(trained: Path) -> None:
+    """Before the predictor is trained, and with the option that helps."""
+    trajectories = Trajectories.open(trained / "data")
+    longest = int(trajectories.lengths.max())
+    require_lengths(trajectories, {"metric_frames": longest})
+    with pytest.raises(DataError, match=rf"metric_frames asks .* {longest + 1} .* has {longest}"):
+        require_lengths(trajectories, {"metric_frames": longest + 1})
 
 
 def test_recordings_that_are_incomplete_are_not_collected_into(tmp_path: Path) -> None:

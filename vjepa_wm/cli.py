@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -70,6 +71,9 @@ def verb(
                 print(help_text(config_name, function.__doc__ or ""))
                 return
             if arguments.config_name is None and arguments.config_path is None:
+                added = _stand_ins(config_name, arguments.overrides, arguments.config_dir)
+                sys.argv[1:1] = added
+                arguments.overrides = [*added, *arguments.overrides]
                 try:
                     check_overrides(
                         config_name,
@@ -84,6 +88,29 @@ def verb(
         return main
 
     return decorate
+
+
+# What is taken where a group follows another one, "${env}", and has no option of that name
+STAND_INS = {"planner": "icem"}
+
+
+def _stand_ins(config_name: str, overrides: list[str], config_dir: str | None) -> list[str]:
+    """Return options for groups that have none of the name they follow, as of one's own env."""
+    configs = resources.files("configs")
+    text = (configs / f"{config_name}.yaml").read_text(encoding="utf-8")
+    given = dict(option.split("=", 1) for option in overrides if "=" in option)
+    folders = [configs, *([Path(config_dir)] if config_dir else [])]
+    added = []
+    for entry in _defaults(text):
+        group, option = next(iter(entry.items())) if isinstance(entry, dict) else (entry, "")
+        followed = re.fullmatch(r"\$\{(.+)\}", f"{option}")
+        if followed is None or group in given or followed[1] not in given:
+            continue
+        file = f"{given[followed[1]]}.yaml"
+        is_own = any((folder / followed[1] / file).is_file() for folder in folders)
+        if is_own and not any((folder / group / file).is_file() for folder in folders):
+            added.append(f"{group}={STAND_INS[group]}")
+    return added
 
 
 def _file_to_option(arguments: list[str], option: str) -> list[str]:
@@ -133,6 +160,19 @@ def run_verb(name: str, *options: str, threads: int | None = None, log: Path | N
             f"{name} ended with exit code {code}{seen}; run the same command to continue"
         )
     print(f"# {name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+
+
+def env_options(env: Mapping[str, Any]) -> list[str]:
+    """What another verb is told of an environment: its name, and what is not as its file says.
+
+    Args:
+        env: Options of the config group `env`.
+    """
+    file = resources.files("configs") / "env" / f"{env['name']}.yaml"
+    known = OmegaConf.create(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    named = [f"env={env['name']}"] if known else []
+    changed = [key for key in env if key not in known or env[key] != known[key]]
+    return [*named, *(f"env.{key}={env[key]}" for key in changed)]
 
 
 def _run(function: Callable[[DictConfig], None], cfg: DictConfig) -> None:

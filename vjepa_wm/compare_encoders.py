@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.checkpoint import WEIGHTS
-from vjepa_wm.cli import progress, verb
+from vjepa_wm.cli import env_options, progress, verb
 from vjepa_wm.encoders.registry import TIMM, load_encoder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluate import chosen_tasks
@@ -98,7 +98,7 @@ def measure(
     cfg: DictConfig, encoders: Mapping[str, str], name: str, *, threads: int, log: Path
 ) -> None:
     """Train and measure a world model on one encoder."""
-    runs = Runs(cfg.env.name, Path(cfg.out) / name, threads=threads, log=log)
+    runs = Runs(env_options(cfg.env), Path(cfg.out) / name, threads=threads, log=log)
     model = runs.once("train_ac", "model", WEIGHTS, *training_options(cfg, encoders[name]))
     goals = (f"model={model}", "agent=mpc", f"tasks={cfg.tasks}")
     goals += (f"episodes={cfg.evaluation_episodes}", *cfg.more.evaluate)

@@ -26,7 +26,7 @@ from vjepa_wm.behaviour_cloning import (
 )
 from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.checkpoint import load_checkpoint
-from vjepa_wm.cli import progress, reason_of, run_verb, verb
+from vjepa_wm.cli import env_options, progress, reason_of, run_verb, verb
 from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
@@ -96,7 +96,7 @@ def main(cfg: DictConfig) -> None:
         warn_of_unlike_rows(cfg, agents)
         reels = build_reels(cfg, agents)
         episodes, rows = run_agents(cfg, runner, agents, tasks, reels)
-        criteria = dict(runner.envs[0].unwrapped.criteria)
+        criteria = dict(runner.envs[0].get_wrapper_attr("criteria"))
     budget = error_budget(episodes, same_planner=cfg.planner == cfg.simulator_planner)
     about = {
         **describe(cfg, names, tasks_digest),
@@ -124,8 +124,9 @@ def evaluate_trained(cfg: DictConfig, *options: str) -> None:
         return
     run_verb(
         "evaluate",
-        f"env={cfg.env.name}",
+        *env_options(cfg.env),
         *options,
+        f"device={cfg.device}",
         f"episodes={cfg.evaluation_episodes}",
         f"out={cfg.out}/evaluation",
     )

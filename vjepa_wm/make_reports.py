@@ -39,7 +39,7 @@ def report(cfg: DictConfig, env: str, *, threads: int, log: Path) -> None:
     """Measure the world model of an environment, and write its report."""
     loaded = open_world_model(env, None)
     # Of these weights alone: others are measured anew
-    runs = Runs(env, Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
+    runs = Runs([f"env={env}"], Path(cfg.out) / env / loaded.digest[:8], threads=threads, log=log)
     policy, decoder = learn(cfg, runs, takes_proprio=loaded.config["integrator"] is not None)
     shown = (f"policy={policy}", f"decoder={decoder}")
     measured = [

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vjepa_wm.action_units import HalfRanges
 from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import layer_norm
 from vjepa_wm.encoders.registry import shipped_folder
@@ -107,6 +108,9 @@ class ActionPredictor(FramePredictor):
         mlp_ratio: hidden width of the MLP as a multiple of W.
         proprio_mean: of each of the Q entries over the trajectories, where it takes proprio.
         proprio_std: their standard deviations.
+        action_low: smallest value of each of the A entries, and
+        action_high: largest: it reads actions in shares of half their range. None reads them as
+            they are.
     """
 
     def __init__(
@@ -122,6 +126,8 @@ class ActionPredictor(FramePredictor):
         mlp_ratio: float = 4.0,
         proprio_mean: Sequence[float] | None = None,
         proprio_std: Sequence[float] | None = None,
+        action_low: Sequence[float] | None = None,
+        action_high: Sequence[float] | None = None,
     ) -> None:
         if width % num_heads:
             raise SettingError(f"width {width} must be a multiple of num_heads {num_heads}")
@@ -136,6 +142,7 @@ class ActionPredictor(FramePredictor):
         )
         self.latent_embed = nn.Linear(latent_dim, width)
         self.position_embed = nn.Parameter(torch.zeros(self.num_patches, width))
+        self.action_units = HalfRanges(action_low, action_high)
         self.action_embed = _condition_mlp(action_dim, width) if action_dim else None
         self.proprio_embed = None
         if proprio_mean is not None:
@@ -180,7 +187,8 @@ class ActionPredictor(FramePredictor):
         """Return the embedding of each frame's action and proprio, then each block's rows."""
         dtype = self.head.weight.dtype
         if self.action_embed is not None:
-            condition = self.action_embed(actions.to(dtype)).unsqueeze(2)  # (B, T, 1, W)
+            shares = self.action_units(actions).to(dtype)
+            condition = self.action_embed(shares).unsqueeze(2)  # (B, T, 1, W)
         else:
             condition = actions.new_zeros(*actions.shape[:2], 1, self.width, dtype=dtype)
         if proprio is not None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm.action_units import HalfRanges
 from vjepa_wm.errors import SettingError
 
 FARTHEST = 20.0  # standard deviations from the mean that proprio may be before units are suspected
@@ -25,12 +26,23 @@ class LearnedIntegrator(nn.Module):
         std: standard deviation of each entry.
         action_dim: width A of actions.
         hidden_dim: width of the two hidden layers.
+        action_low: smallest value of each of the A entries, and
+        action_high: largest: it reads actions in shares of half their range. None reads them as
+            they are.
     """
 
     def __init__(
-        self, *, mean: Sequence[float], std: Sequence[float], action_dim: int, hidden_dim: int
+        self,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        action_dim: int,
+        hidden_dim: int,
+        action_low: Sequence[float] | None = None,
+        action_high: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.action_units = HalfRanges(action_low, action_high)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
         self.net = nn.Sequential(
@@ -44,7 +56,8 @@ class LearnedIntegrator(nn.Module):
     def forward(self, proprio: Tensor, actions: Tensor) -> Tensor:
         """Move proprio (..., Q) by actions (..., A), both in the units of the trajectories."""
         scaled = (proprio - self.mean) / self.std
-        return proprio + self.std * self.net(torch.cat([scaled, actions], dim=-1)).float()
+        inputs = torch.cat([scaled, self.action_units(actions)], dim=-1)
+        return proprio + self.std * self.net(inputs).float()
 
     def rollout(self, proprio: Tensor, actions: Tensor) -> Tensor:
         """Move proprio (..., Q) along actions (..., T, A): (..., T, Q) after each of them."""
@@ -100,6 +113,11 @@ def check_units(proprio: Tensor, mean: Tensor, std: Tensor) -> None:
 
 
 def proprio_statistics(proprio: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each entry (F, Q); entries that never change get 1."""
-    std = proprio.std(dim=0)
-    return proprio.mean(dim=0).tolist(), torch.where(std > 1e-6, std, 1.0).tolist()
+    """Mean and standard deviation of each entry (F, Q); entries that never change get 1.
+
+    One that is rarely anything but the same, such as a contact, gets a larger one, so that no frame
+    is further than `FARTHEST` of them from the mean.
+    """
+    mean, std = proprio.mean(dim=0), proprio.std(dim=0)
+    std = torch.maximum(std, (proprio - mean).abs().amax(dim=0) / FARTHEST)
+    return mean.tolist(), torch.where(std > 1e-6, std, 1.0).tolist()

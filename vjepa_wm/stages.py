@@ -44,9 +44,16 @@ def run_stage(
 
 
 class Runs:
-    """Runs of other verbs for one environment, each in a folder of its own below `folder`."""
+    """Runs of other verbs for one environment, each in a folder of its own below `folder`.
 
-    def __init__(self, env: str, folder: Path, *, threads: int, log: Path) -> None:
+    Args:
+        env: Options that say which, as `env_options` gives them.
+        folder: Of the runs.
+        threads: Cores they may use.
+        log: File their output is added to.
+    """
+
+    def __init__(self, env: Sequence[str], folder: Path, *, threads: int, log: Path) -> None:
         self.env = env
         self.folder = folder
         self._run = partial(run_verb, threads=threads, log=log)
@@ -54,7 +61,7 @@ class Runs:
     def run(self, verb_name: str, name: str, *options: str) -> Path:
         """Run a verb; returns its folder."""
         out = self.folder / name
-        self._run(verb_name, f"env={self.env}", *options, f"out={out}")
+        self._run(verb_name, *self.env, *options, f"out={out}")
         return out
 
     def once(self, verb_name: str, name: str, result: str, *options: str) -> Path:

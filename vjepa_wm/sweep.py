@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from vjepa_wm.cli import check_overrides, run_verb, verb
+from vjepa_wm.cli import check_overrides, env_options, run_verb, verb
 from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
 from vjepa_wm.evaluation.sweeps import read_point, table, verdicts
@@ -109,9 +109,10 @@ def name_of(options: Sequence[str]) -> str:
 
 def asked(cfg: DictConfig, options: Sequence[str], *, model: str) -> dict[str, list[str] | str]:
     """Return all that a point is measured with, as evaluate takes it, and the model's digest."""
-    own = {"env": cfg.env.name, "level": cfg.level, "tasks": cfg.tasks, "episodes": cfg.episodes}
+    own = {"level": cfg.level, "tasks": cfg.tasks, "episodes": cfg.episodes}
     own |= {"model": cfg.model, "agent": "mpc"}
-    return {"options": [*(f"{k}={v}" for k, v in own.items()), *options], "model": model}
+    fixed = [*env_options(cfg.env), *(f"{name}={value}" for name, value in own.items())]
+    return {"options": [*fixed, *options], "model": model}
 
 
 def is_done(folder: Path, settings: Mapping[str, object]) -> bool:

@@ -41,6 +41,7 @@ from vjepa_wm.training.inputs import (
     keep_inputs,
     open_latents,
     open_or_collect,
+    require_lengths,
     split_windows,
 )
 from vjepa_wm.training.trainer import Logs, Trainer
@@ -65,6 +66,10 @@ def main(cfg: DictConfig) -> None:
     trajectories = open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
     check_inputs(cfg, trajectories, encoder)
+    pieces = {"predictor.max_frames": cfg.predictor.max_frames + 1}
+    if trajectories.meta.action_dim:
+        pieces["metric_frames"] = cfg.metric_frames
+    require_lengths(trajectories, pieces)
     cache = open_latents(
         trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
     )
@@ -127,13 +132,21 @@ def network_settings(
     there are no actions and so nothing to plan.
     """
     patches, dim = encoder.latent_shape
-    action_dim = trajectories.meta.action_dim
+    meta = trajectories.meta
+    action_dim = meta.action_dim
+    bounds = {"action_low": meta.action_low, "action_high": meta.action_high}
     statistics, integrator, metric = {}, None, None
-    if cfg.proprio and trajectories.meta.proprio_dim:
+    if cfg.proprio and meta.proprio_dim:
         shards = [torch.from_numpy(shard.copy()) for shard in trajectories.proprio.shards]
         mean, std = proprio_statistics(torch.cat(shards))
         statistics = {"proprio_mean": mean, "proprio_std": std}
-        integrator = {"mean": mean, "std": std, "action_dim": action_dim, **cfg.integrator}
+        integrator = {
+            "mean": mean,
+            "std": std,
+            "action_dim": action_dim,
+            **bounds,
+            **cfg.integrator,
+        }
     elif cfg.proprio:
         logger.info("%s has no proprio: training without", trajectories.folder)
     if action_dim:
@@ -144,6 +157,7 @@ def network_settings(
             "latent_dim": dim,
             "grid": encoder.grid,
             "action_dim": action_dim,
+            **bounds,
             **statistics,
             **cfg.predictor,
         },
@@ -348,7 +362,7 @@ def save_world_model(
     config = {
         "kind": "world_model",
         "name": cfg.env.name,
-        "env_id": cfg.env.id,
+        "env_id": trajectories.meta.env_id,
         **settings,
         "action_spec": {
             "low": trajectories.meta.action_low,

@@ -65,7 +65,7 @@ def main(cfg: DictConfig) -> None:
     figures = train(cfg, policy, cache)
     save(cfg, policy, cache, encoder, settings, figures)
     report(cfg, figures)
-    evaluate_trained(cfg, f"policy={cfg.out}", "agent=[random,bc]", f"device={cfg.device}")
+    evaluate_trained(cfg, f"policy={cfg.out}", "agent=[random,bc]")
 
 
 def policy_settings(cfg: DictConfig, cache: LatentCache) -> dict[str, object]:
@@ -161,7 +161,7 @@ def save(
     config = {
         "kind": KIND,
         "name": cfg.env.name,
-        "env_id": cfg.env.id,
+        "env_id": cache.trajectories.meta.env_id,
         PART: settings,
         "action_spec": {
             "low": trajectories.meta.action_low,

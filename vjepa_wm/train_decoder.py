@@ -160,7 +160,7 @@ def save(
     config = {
         "kind": KIND,
         "name": cfg.env.name,
-        "env_id": cfg.env.id,
+        "env_id": trajectories.meta.env_id,
         KIND: settings,
         "encoder": record_encoder(encoder, cfg.encoder),
         "figures": figures,

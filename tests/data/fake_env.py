@@ -25,6 +25,7 @@ class PointEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
     action_meaning = "displacement in units of the arena's width, x and y"
+    may_lack_goal = True
 
     def __init__(self, image_size: int = 8, step_seconds: float = 0.0, fail_after: int = -1):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -119,6 +120,40 @@ class WideEnv(ForeignEnv):
         return None if super().render() is None else np.zeros((5, self.width, 3), np.uint8)
 
 
+class EdgeEnv(ForeignEnv):
+    """A wide picture whose left and right thirds are red; it takes a size and a render mode."""
+
+    def __init__(self, render_mode: str | None = None, image_size: int = 8):
+        super().__init__(render_mode)
+
+    def render(self) -> np.ndarray | None:
+        """Return a picture of 20 x 60."""
+        if self.render_mode is None:
+            return None
+        picture = np.zeros((20, 60, 3), np.uint8)
+        picture[:, :20, 0] = picture[:, 40:, 0] = 255
+        return picture
+
+
+class Guided(gymnasium.Wrapper):
+    """What somebody wraps an environment in, to say how it is explored and what state it is in."""
+
+    def make_policy(self, *, frame_skip: int = 1) -> WalkPolicy:
+        """Return the policy for collecting."""
+        return WalkPolicy()
+
+    def get_sim_state(self) -> np.ndarray:
+        """Return what is left to count down."""
+        return np.array([self.env.unwrapped.left], np.float64)
+
+
+def make_guided() -> gymnasium.Env:
+    """Return a wrapped environment, as the entry point of one's own module would."""
+    return Guided(ForeignEnv(render_mode="rgb_array"))
+
+
+gymnasium.register("fake/Edge-v0", entry_point=EdgeEnv)
+gymnasium.register("fake/Guided-v0", entry_point=make_guided)
 gymnasium.register("fake/Point-v0", entry_point=PointEnv, max_episode_steps=3)
 gymnasium.register("fake/Slow-v0", entry_point=PointEnv, kwargs={"step_seconds": 0.005})
 gymnasium.register("fake/Failing-v0", entry_point=PointEnv, kwargs={"fail_after": 15})

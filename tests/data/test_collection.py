@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.data import fake_env
 from vjepa_wm.data.collection import CollectSettings, collect
 from vjepa_wm.data.recorder import HeldRandomPolicy, Recorder, make_env
 from vjepa_wm.data.shards import ARRAYS
 from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.encoders.pixels import PixelTransform
 from vjepa_wm.errors import DataError, UnknownNameError
 
 MODULE = fake_env.__name__
@@ -84,6 +86,24 @@ def test_environments_are_asked_for_pictures_as_they_can_be(name: str, shape: tu
     env = make_env(f"{MODULE}:fake/{name}-v0", image_size=8)
     env.reset(seed=0)
     assert env.render().shape == shape
+
+
+def test_of_wide_pictures_the_middle_is_recorded_as_encoders_see_it() -> None:
+    """Also of an environment that takes a size and has to be told to draw."""
+    recorder = Recorder(f"{MODULE}:fake/Edge-v0", image_size=8)
+    episode = recorder.episode(np.random.SeedSequence(0), steps=2)
+    assert episode.pixels.shape == (3, 8, 8, 3)
+    assert not episode.pixels.any(), "the red sides are outside the middle square"
+    wide = torch.from_numpy(recorder.env.render()).movedim(-1, 0)[None]
+    assert not PixelTransform().cut(wide, 8).any()
+
+
+def test_what_wrappers_tell_is_heard() -> None:
+    """A policy and a state on a wrapper count as the environment's own."""
+    recorder = Recorder(f"{MODULE}:fake/Guided-v0", image_size=8)
+    assert isinstance(recorder.policy, fake_env.WalkPolicy)
+    episode = recorder.episode(np.random.SeedSequence(0), steps=2)
+    assert np.diff(episode.sim_state[:, 0]).tolist() == [-1, -1]
 
 
 def test_held_random_actions_fill_the_bounds_and_are_held() -> None:

@@ -122,9 +122,54 @@ class StuckEnv(PointGoalEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         start = np.zeros(3)
-        return super().reset(seed=seed, options={**options, "start": start, "goal": start})
+        return super().reset(seed=seed, options={**(options or {}), "start": start, "goal": start})
 
 
+class VectorEnv(gymnasium.Env):
+    """Moves a point; what it is seen in and measured by are its wrapper's."""
+
+    def __init__(self, image_size: int = 8):
+        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
+class Measured(gymnasium.Wrapper):
+    """All that tasks need on a wrapper: as PointGoalEnv, its distances in float32."""
+
+    criteria = PointGoalEnv.criteria
+    levels = PointGoalEnv.levels
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__(env)
+        self.inner = PointGoalEnv()
+        self.observation_space = self.inner.observation_space
+
+    @property
+    def goal_state(self) -> np.ndarray:
+        """Known from the first reset on, as of many environments."""
+        return np.array(self.inner.goal[:3])
+
+    def get_sim_state(self) -> np.ndarray:
+        return self.inner.get_sim_state()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        obs, info = self.inner.reset(seed=seed, options=options)
+        return obs, self._in_float32(info)
+
+    def step(self, action: np.ndarray):
+        *rest, info = self.inner.step(action)
+        return *rest, self._in_float32(info)
+
+    def _in_float32(self, info: dict[str, Any]) -> dict[str, Any]:
+        distance = {name: np.float32(value) for name, value in info["distance"].items()}
+        return {**info, "distance": distance}
+
+
+def make_measured(image_size: int = 8) -> gymnasium.Env:
+    return Measured(VectorEnv(image_size))
+
+
+gymnasium.register("fake/Measured-v0", entry_point=make_measured)
 gymnasium.register("fake/PointGoal-v0", entry_point=PointGoalEnv, max_episode_steps=2)
 gymnasium.register("fake/Lame-v0", entry_point=LameEnv)
 gymnasium.register("fake/Stuck-v0", entry_point=StuckEnv)

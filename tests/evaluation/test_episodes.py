@@ -239,6 +239,19 @@ def test_an_environment_without_goal_says_what_is_missing(monkeypatch, info, got
         runner.run(Seeker(), tasks_of("far", 1), max_steps=5)
 
 
+@pytest.mark.parametrize(
+    ("obs", "got"),
+    [(np.zeros((8, 8, 3), np.uint8), "ndarray"), ({"state": np.zeros(2)}, "one of state")],
+)
+def test_observations_without_pixels_say_what_makes_them(monkeypatch, obs, got) -> None:
+    runner = EpisodeRunner(POINT, num_envs=1, image_size=8)
+    inner = runner.envs[0].unwrapped
+    reset = inner.reset
+    monkeypatch.setattr(inner, "reset", lambda **given: (obs, reset(**given)[1]))
+    with pytest.raises(DataError, match=rf"dict with 'pixels', got {got}; .*AddRenderObservation"):
+        runner.run(Seeker(), tasks_of("far", 1), max_steps=5)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_who_wants_to_stop_is_not_held_up(error) -> None:
     agent = Breaking()

@@ -7,8 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+from planners import CEM
+from tests.evaluation.fake_env import Seeker
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.errors import DataError, UnknownNameError
+from vjepa_wm.evaluation.agents import SimulatorAgent
+from vjepa_wm.evaluation.episodes import EpisodeRunner
 from vjepa_wm.evaluation.tasks import (
     FROZEN_SEED,
     MIN_START_SHARE,
@@ -102,6 +106,18 @@ def test_what_is_not_there_is_named() -> None:
     for count in (0, 101):
         with pytest.raises(DataError, match="between 1 and 100"):
             load_task_set("push").select("near", count)
+
+
+def test_what_tasks_need_may_be_a_wrappers(tmp_path: Path) -> None:
+    """Criteria, levels and states; distances may be numpy's own numbers."""
+    path, env_id = tmp_path / "own.json", "tests.evaluation.fake_env:fake/Measured-v0"
+    drawn = make_task_set(path, env_id, tasks_per_level=3, command="")
+    assert load_task_set(str(path)) == drawn
+    runner = EpisodeRunner(env_id, num_envs=2, image_size=8)
+    episodes = runner.run(Seeker(), drawn.select("far", 3), max_steps=40)
+    assert all(episode.is_success for episode in episodes)
+    with pytest.raises(DataError, match=r"has no simulate, .* agent=\[random,mpc\]"):
+        SimulatorAgent(runner.envs, CEM(horizon=2), replan_every=1)
 
 
 def test_environments_without_tasks_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
 from vjepa_wm.proprio import LearnedIntegrator
 from vjepa_wm.training.warm_start import start_from
-from vjepa_wm.world_model import WorldModel
+from vjepa_wm.world_model import ActionSpec, WorldModel
 
 STATISTICS = {"proprio_mean": [0.0, 1.0], "proprio_std": [1.0, 2.0]}
 
@@ -49,6 +49,17 @@ def test_it_predicts_what_it_started_from_predicts(tmp_path: Path, changes: dict
         world_model.next(latents, actions, proprio), wanted.next(latents, actions)
     )
     torch.testing.assert_close(world_model.metric.embed(latents), wanted.metric.embed(latents))
+
+
+def test_weights_that_read_actions_otherwise_are_refused(tmp_path: Path) -> None:
+    """Those of before read them as they are, which is the same for actions from -1 to 1 alone."""
+    loaded = load_checkpoint(tiny.save_world_model(tmp_path))
+    start_from(fresh(loaded), loaded)
+    loaded.config["action_spec"] |= {"low": [0.0, 0.0], "high": [512.0, 512.0]}
+    world_model = fresh(loaded)
+    world_model.action_spec = ActionSpec(**loaded.config["action_spec"])
+    with pytest.raises(CheckpointError, match="actions: wanted shares of half .* as they are"):
+        start_from(world_model, loaded)
 
 
 def test_another_encoder_or_size_is_refused(tmp_path: Path) -> None:

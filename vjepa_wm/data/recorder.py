@@ -57,6 +57,22 @@ class HeldRandomPolicy:
         return self._action
 
 
+class Told:
+    """What an environment tells beyond Gymnasium's interface, its wrappers first.
+
+    Args:
+        env: whose attributes are looked up from the outermost wrapper inwards.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        """Keep the environment."""
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:
+        """Look an attribute up; an AttributeError where nobody has it."""
+        return self._env.get_wrapper_attr(name)
+
+
 class Recorder:
     """An environment and the policy that moves it, giving episodes.
 
@@ -87,13 +103,12 @@ class Recorder:
         self.image_size = image_size
         self.frame_skip = frame_skip
         self.env = make_env(env_id, image_size=image_size, options=options)
-        self._inner: Any = self.env.unwrapped
+        self._told: Any = Told(self.env)
         self.low, self.high = _action_bounds(self.env, env_id)
-        self.has_own_policy = hasattr(self._inner, "make_policy")
-        self.has_sim_state = hasattr(self._inner, "get_sim_state")
+        self.has_sim_state = hasattr(self._told, "get_sim_state")
         self.policy: Policy = (
-            self._inner.make_policy(frame_skip=frame_skip)
-            if self.has_own_policy
+            self._told.make_policy(frame_skip=frame_skip)
+            if hasattr(self._told, "make_policy")
             else HeldRandomPolicy(self.low, self.high)
         )
 
@@ -109,7 +124,7 @@ class Recorder:
         """
         env_seed, policy_seed = seed.spawn(2)
         # Drawing a goal would cost a render, and nothing of it is recorded.
-        options = {"goal": None} if self.has_own_policy else None
+        options = {"goal": None} if hasattr(self._told, "may_lack_goal") else None
         obs, _ = self.env.reset(seed=int(env_seed.generate_state(1)[0]), options=options)
         self.policy.reset(np.random.default_rng(policy_seed))
         frames, actions = [self._look(obs)], []
@@ -141,7 +156,7 @@ class Recorder:
         else:
             pixels = self.env.render()
         proprio = obs["proprio"] if is_dict and "proprio" in obs else np.zeros(0)
-        sim_state = self._inner.get_sim_state() if self.has_sim_state else np.zeros(0)
+        sim_state = self._told.get_sim_state() if self.has_sim_state else np.zeros(0)
         return (
             _resized(pixels, self.image_size),
             np.array(proprio, np.float32),
@@ -153,14 +168,14 @@ class Recorder:
         obs, _ = self.env.reset(seed=seed)
         _, proprio, sim_state = self._look(obs)
         rate = self.env.metadata.get("render_fps", 1)
-        has_meaning = hasattr(self._inner, "action_meaning")
+        has_meaning = hasattr(self._told, "action_meaning")
         return TrajectoryMeta(
             env_id=self.env_id,
             image_size=(self.image_size, self.image_size),
             fps=rate / self.frame_skip,
             action_low=tuple(self.low.tolist()),
             action_high=tuple(self.high.tolist()),
-            action_meaning=str(self._inner.action_meaning) if has_meaning else "",
+            action_meaning=str(self._told.action_meaning) if has_meaning else "",
             frame_skip=self.frame_skip,
             proprio_dim=len(proprio),
             sim_state_dim=len(sim_state),
@@ -173,7 +188,7 @@ class Recorder:
 
     def truth(self) -> Truth | None:
         """Say what the columns of sim_state mean, where the environment does."""
-        return Truth(**self._inner.truth_meta) if hasattr(self._inner, "truth_meta") else None
+        return Truth(**self._told.truth_meta) if hasattr(self._told, "truth_meta") else None
 
     def close(self) -> None:
         """Close the environment."""
@@ -220,9 +235,9 @@ def _picture_options(spec: EnvSpec, image_size: int) -> dict[str, Any]:
     creator = load_env_creator(creator) if isinstance(creator, str) else creator
     bases = inspect.getmro(creator) if inspect.isclass(creator) else (creator,)
     known = _parameters(bases)
-    if "image_size" in known:
-        return {"image_size": image_size}
-    given: dict[str, Any] = {"render_mode": "rgb_array"} if "render_mode" in known else {}
+    given: dict[str, Any] = {"image_size": image_size} if "image_size" in known else {}
+    if "render_mode" in known:
+        given["render_mode"] = "rgb_array"
     # Gymnasium's MuJoCo environments would draw 480 x 480 pixels. In others width may mean anything
     if any(base.__module__ == "gymnasium.envs.mujoco.mujoco_env" for base in bases):
         given |= {name: image_size for name in ("width", "height") if name in known}
@@ -252,14 +267,20 @@ def _action_bounds(env: gymnasium.Env, env_id: str) -> tuple[np.ndarray, np.ndar
 
 
 def _resized(pixels: np.ndarray | None, image_size: int) -> np.ndarray:
-    """Return a copy ``(image_size, image_size, 3)``, scaled where needed."""
+    """Return a copy ``(image_size, image_size, 3)``, the middle square scaled where needed.
+
+    An encoder, too, cuts the middle out of wide pictures: what is recorded is what is acted on.
+    """
     if pixels is None or pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         got = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
         raise DataError(
             f"wanted pictures (H, W, 3) uint8, got {got}; the environment needs 'pixels' in its "
             "observation or render_mode 'rgb_array'"
         )
-    if pixels.shape[:2] == (image_size, image_size):
+    side = min(pixels.shape[:2])
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    pixels = pixels[top : top + side, left : left + side]
+    if side == image_size:
         return pixels.copy()
     return np.asarray(Image.fromarray(pixels).resize((image_size, image_size), Image.BILINEAR))
 

@@ -5,6 +5,7 @@ K criteria.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planners import Planner, shift
+from vjepa_wm.data.recorder import Told
+from vjepa_wm.errors import DataError
 
 FloatArray = NDArray[np.float32]
 
@@ -74,6 +77,7 @@ class SimulatorAgent:
 
     Raises:
         ValueError: `replan_every` is out of range.
+        DataError: The environments cannot be simulated from where they are.
     """
 
     def __init__(
@@ -89,7 +93,12 @@ class SimulatorAgent:
             raise ValueError(
                 f"replan_every: wanted 1 to horizon {planner.horizon}, got {replan_every}"
             )
-        self._envs = [env.unwrapped for env in envs]
+        self._envs: list[Any] = [Told(env) for env in envs]
+        if not hasattr(self._envs[0], "simulate"):
+            raise DataError(
+                f"{envs[0].spec.id} has no simulate, wanted of an environment in which candidates "
+                "are tried out: leave the row simulator out, agent=[random,mpc]"
+            )
         self._planner = planner
         self._replan_every = replan_every
         self._frame_skip = frame_skip

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vjepa_wm.data.recorder import make_env
+from vjepa_wm.data.recorder import Told, make_env
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.patience import time_limit
 from vjepa_wm.evaluation.reels import Reel
@@ -243,7 +243,7 @@ class _Row:
         self.steps = 0
         self.agent_seconds = 0.0
         self.fault = ""
-        self.path = _Path(env.unwrapped, task)
+        self.path = _Path(Told(env), task)
         try:
             with time_limit(step_seconds):
                 self._begin()
@@ -265,6 +265,7 @@ class _Row:
         except ValueError as error:
             raise DataError(f"the tasks do not fit the environment {env_id}: {error}") from error
         _check_goal(info, env_id=env_id)
+        _check_pixels(self.obs, env_id=env_id)
         _check_same(info["distance"], task, env_id=env_id)
         self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
         self.distance = info["distance"]
@@ -284,7 +285,7 @@ class _Row:
         self.path.follow()
         self.obs, self.distance, self.is_success = obs, distance, is_success
         self.best = {name: min(best, distance[name]) for name, best in self.best.items()}
-        criteria = self.env.unwrapped.criteria
+        criteria = self.env.get_wrapper_attr("criteria")
         is_within = all(distance[name] < limit for name, limit in criteria.items())
         self.is_touched = self.is_touched or is_within or is_success
         self.is_active = not (terminated or truncated)
@@ -330,7 +331,7 @@ def _black(env: gymnasium.Env) -> dict[str, NDArray]:
 class _Path:
     """How far the first criterion has moved, where the environment can tell."""
 
-    def __init__(self, env: gymnasium.Env, task: Task) -> None:
+    def __init__(self, env: Told, task: Task) -> None:
         """Know the task; nothing is followed yet."""
         self._env: Any = env
         self._criterion = next(iter(self._env.criteria))
@@ -369,6 +370,17 @@ def _check_goal(info: Mapping[str, Any], *, env_id: str) -> None:
             f"environment {env_id} gives no goal: wanted info['goal']['pixels'] and "
             f"info['distance'] after reset, got info with {', '.join(sorted(info)) or 'nothing'}"
             f" and goal {'None' if goal is None else ', '.join(sorted(goal))}"
+        )
+
+
+def _check_pixels(obs: object, *, env_id: str) -> None:
+    """Refuse observations in which an agent would look for its pixels in vain."""
+    if not isinstance(obs, Mapping) or "pixels" not in obs:
+        got = f"one of {', '.join(obs)}" if isinstance(obs, Mapping) else type(obs).__name__
+        raise DataError(
+            f"environment {env_id}: wanted observations that are a dict with 'pixels', got {got}; "
+            "gymnasium.wrappers.AddRenderObservation(env, render_only=False, render_key='pixels') "
+            "makes such"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vjepa_wm.data.recorder import make_env
+from vjepa_wm.data.recorder import Told, make_env
 from vjepa_wm.errors import DataError
 
 _NEEDED = ("get_sim_state", "set_sim_state", "simulate", "criteria")
@@ -29,7 +29,7 @@ class Simulator:
 
     def __init__(self, env_id: str, *, image_size: int, frame_skip: int) -> None:
         self._env = make_env(env_id, image_size=image_size)
-        self._inner: Any = self._env.unwrapped
+        self._inner: Any = Told(self._env)
         missing = [name for name in _NEEDED if not hasattr(self._inner, name)]
         if missing:
             self._env.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import gymnasium
 
-from vjepa_wm.data.recorder import make_env
+from vjepa_wm.data.recorder import Told, make_env
 from vjepa_wm.errors import DataError, UnknownNameError
 from vjepa_wm.files import digest, read_json, write_text
 from vjepa_wm.progress import Progress, no_progress
@@ -126,25 +126,28 @@ def draw_tasks(
 
 def _levels(env: gymnasium.Env, env_id: str) -> tuple[str, ...]:
     """Return an environment's levels, refusing one that is not made for tasks."""
-    missing = [name for name in _NEEDED if not hasattr(env.unwrapped, name)]
+    if env.has_wrapper_attr("get_sim_state"):
+        env.reset()  # some know their goal from then on
+    missing = [name for name in _NEEDED if not env.has_wrapper_attr(name)]
     if missing:
         raise DataError(
             f"{env_id} has no {', '.join(missing)}: tasks need an environment that tells its "
             "simulator state, like those of the package envs"
         )
-    return tuple(env.unwrapped.levels)
+    return tuple(env.get_wrapper_attr("levels"))
 
 
 def _candidates(env: gymnasium.Env, level: str, seed: int) -> Iterator[Task]:
     """Yield tasks of ever higher seeds that are not nearly solved at the start."""
-    inner: Any = env.unwrapped
+    inner: Any = Told(env)
     criterion, threshold = next(iter(inner.criteria.items()))
     rejected = 0
     while rejected < _MAX_REJECTED:
         _, info = env.reset(seed=seed, options={"level": level})
         if info["distance"][criterion] > MIN_START_SHARE * threshold:
             start, goal = inner.get_sim_state().tolist(), inner.goal_state.tolist()
-            yield Task(level, seed, tuple(start), tuple(goal), dict(info["distance"]))
+            distance = {name: float(value) for name, value in info["distance"].items()}
+            yield Task(level, seed, tuple(start), tuple(goal), distance)
             rejected = 0
         else:
             rejected += 1

@@ -19,6 +19,7 @@ from planners import Planner
 from vjepa_wm.agent import MPCAgent
 from vjepa_wm.costs import GoalCost, score
 from vjepa_wm.data.latents import frames_per_batch
+from vjepa_wm.data.recorder import Told
 from vjepa_wm.errors import DataError
 from vjepa_wm.world_model import LatentCost, WorldModel
 
@@ -64,7 +65,7 @@ class TrueDynamicsAgent(MPCAgent):
             replan_every=replan_every,
             seed=seed,
         )
-        self._envs: list[Any] = [env.unwrapped for env in envs]  # all of the batch
+        self._envs: list[Any] = [Told(env) for env in envs]  # all of the batch
         if not hasattr(self._envs[0], "simulate_obs"):
             raise DataError(
                 f"{envs[0].spec.id} has no simulate_obs, wanted of an environment whose true "

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vjepa_wm.data.recorder import make_env
+from vjepa_wm.data.recorder import Told, make_env
 from vjepa_wm.errors import DataError, UnknownNameError
 from vjepa_wm.progress import Progress, no_progress
 
@@ -69,7 +69,7 @@ class Stage:
 
     def __init__(self, env_id: str, *, image_size: int, frame_skip: int) -> None:
         self._env = make_env(env_id, image_size=image_size)
-        self._inner: Any = self._env.unwrapped
+        self._inner: Any = Told(self._env)
         missing = [name for name in _NEEDED if not hasattr(self._inner, name)]
         if missing:
             self._env.close()

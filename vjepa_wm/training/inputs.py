@@ -67,9 +67,34 @@ def open_or_collect(
             f"clips are missing in {folder}, and nothing acts in {env['id']}: film them with "
             f"python -m vjepa_wm.collect corpus={env['name']} hours=3, which goes on where it was"
         )
-    logger.info("trajectories missing in %s: collecting %d episodes", folder, settings.episodes)
+    logger.info(
+        "trajectories missing in %s: collecting %d episodes of %s",
+        folder,
+        settings.episodes,
+        settings.env_id,
+    )
     collect(settings, folder, workers=available_cores(), progress=progress)
     return Trajectories.open(folder)
+
+
+def require_lengths(trajectories: Trajectories, wanted: Mapping[str, int]) -> None:
+    """Refuse trajectories in which no episode is long enough, before hours are spent.
+
+    Args:
+        trajectories: of which the training and the held-out episodes are looked at.
+        wanted: frames, by the option that asks for them.
+
+    Raises:
+        DataError: naming the option.
+    """
+    for option, frames in wanted.items():
+        for episodes in trajectories.split():
+            longest = int(trajectories.lengths[episodes].max())
+            if longest < frames:
+                raise DataError(
+                    f"{option} asks for pieces of {frames} frames, the longest of {len(episodes)} "
+                    f"episodes has {longest}: give {option} a smaller value, or record longer ones"
+                )
 
 
 def open_latents(

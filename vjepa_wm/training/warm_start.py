@@ -45,8 +45,12 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
         CheckpointError: it was made with another encoder or other actions, or a tensor does not
             fit.
     """
-    wanted = _made_for(world_model.encoder.digest, asdict(world_model.action_spec))
-    found = _made_for(loaded.config["encoder"]["digest"], loaded.config["action_spec"])
+    wanted = _made_for(world_model.encoder.digest, asdict(world_model.action_spec), is_scaled=True)
+    found = _made_for(
+        loaded.config["encoder"]["digest"],
+        loaded.config["action_spec"],
+        is_scaled="action_low" in loaded.config["predictor"],
+    )
     faults = [f"{k}: wanted {wanted[k]}, got {found[k]}" for k in wanted if wanted[k] != found[k]]
     if faults:
         raise CheckpointError(
@@ -59,10 +63,15 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
         _take(world_model.integrate, loaded, "integrator")
 
 
-def _made_for(encoder: str, spec: Mapping[str, Any]) -> dict[str, object]:
-    """What two world models must share: their encoder's digest and their actions."""
+def _made_for(encoder: str, spec: Mapping[str, Any], *, is_scaled: bool) -> dict[str, object]:
+    """What two world models must share: their encoder's digest, their actions, how they read them.
+
+    Shares of half the range are the actions themselves where the range is -1 to 1.
+    """
     bounds = {name: list(spec[name]) for name in ("low", "high")}
-    return {"encoder": encoder, **bounds, "frame_skip": spec["frame_skip"]}
+    is_unit = {*bounds["low"]} <= {-1.0} and {*bounds["high"]} <= {1.0}
+    reads = "shares of half their range" if is_scaled or is_unit else "as they are"
+    return {"encoder": encoder, **bounds, "frame_skip": spec["frame_skip"], "actions": reads}
 
 
 def _take(module: nn.Module, loaded: Checkpoint, part: str) -> None:
