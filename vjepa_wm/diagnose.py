@@ -158,7 +158,13 @@ def costs(subject: Subject) -> Result:
     found = {name: score.detach().cpu().numpy() for name, score in scores.items()}
     pixels = triples.pixels.astype(np.float32)
     found["pixels"] = ((pixels[:, :2] - pixels[:, 2:]) ** 2).mean(axis=(-3, -2, -1))
-    figure = cost_figure(found, triples.distance, apart=subject.horizon, seed=subject.seed)
+    figure = cost_figure(
+        found,
+        triples.distance,
+        episodes=triples.episodes,
+        apart=subject.horizon,
+        seed=subject.seed,
+    )
     return figure, None
 
 

@@ -21,8 +21,15 @@ def distances(count: int = 200) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 8, (count, 2))
 
 
+def each(count: int) -> np.ndarray:
+    """Every triple of an episode of its own."""
+    return np.arange(count)
+
+
 def test_a_cost_that_grows_with_distance_is_perfect() -> None:
-    found = cost_figure({PLANNED: distances() ** 3}, distances(), apart=5, seed=0)
+    found = cost_figure(
+        {PLANNED: distances() ** 3}, distances(), episodes=each(200), apart=5, seed=0
+    )
     row = found.rows[PLANNED]
     assert (row.correlation, row.near, row.order) == pytest.approx((1.0, 1.0, 1.0))
     assert not any(finding.is_bad for finding in found.findings())
@@ -30,7 +37,9 @@ def test_a_cost_that_grows_with_distance_is_perfect() -> None:
 
 def test_a_cost_that_knows_nothing_is_right_half_of_the_time() -> None:
     noise = np.random.default_rng(1).normal(size=(2000, 2))
-    found = cost_figure({PLANNED: noise, "l1": noise}, distances(2000), apart=5, seed=0)
+    found = cost_figure(
+        {PLANNED: noise, "l1": noise}, distances(2000), episodes=each(2000), apart=5, seed=0
+    )
     row = found.rows[PLANNED]
     assert row.order == pytest.approx(0.5, abs=0.04)
     assert row.order_interval[1] - row.order_interval[0] == pytest.approx(0.045, abs=0.005)
@@ -42,14 +51,32 @@ def test_a_cost_that_knows_nothing_is_right_half_of_the_time() -> None:
 def test_a_cost_that_goes_flat_is_seen_to_order_near_frames_only() -> None:
     true = distances()
     flat = np.where(true < 3, true, 3 + np.random.default_rng(2).uniform(size=true.shape))
-    row = cost_figure({"flat": flat}, true, apart=5, seed=0).rows["flat"]
+    row = cost_figure({"flat": flat}, true, episodes=each(200), apart=5, seed=0).rows["flat"]
     assert row.near == pytest.approx(1.0)
     assert row.correlation < 0.9
 
 
+def test_triples_of_one_episode_are_no_more_than_one() -> None:
+    """Told ten times over, an episode does not make the interval narrower."""
+    true = distances(60)
+    cost = true + np.random.default_rng(3).normal(scale=4, size=true.shape)
+    rows = [
+        cost_figure(
+            {"l1": cost.repeat(times, axis=0)},
+            true.repeat(times, axis=0),
+            episodes=each(60).repeat(times),
+            apart=5,
+            seed=0,
+        ).rows["l1"]
+        for times in (1, 10)
+    ]
+    once, often = (row.correlation_interval[1] - row.correlation_interval[0] for row in rows)
+    assert often == pytest.approx(once, rel=0.05)
+
+
 def test_too_few_pairs_say_nothing() -> None:
     far = 10 + distances(20)[:, :1].repeat(2, axis=1)
-    found = cost_figure({"l1": far}, far, apart=5, seed=0)
+    found = cost_figure({"l1": far}, far, episodes=each(20), apart=5, seed=0)
     assert (found.near_pairs, found.ordered_pairs) == (0, 0)
     assert found.rows["l1"].near is None and found.rows["l1"].order is None
     assert [finding.name for finding in found.findings()] == ["l1: rank correlation"]

@@ -34,10 +34,12 @@ class Triples:
     Attributes:
         pixels: uint8 (F, 3, H, W, 3): the earlier, the later, the goal.
         distance: True distances of the first two to the goal (F, 2), in thresholds.
+        episodes: Which episode each is of (F,).
     """
 
     pixels: NDArray[np.uint8]
     distance: NDArray[np.float64]
+    episodes: NDArray[np.int64]
 
 
 def draw_triples(
@@ -67,17 +69,18 @@ def draw_triples(
     long = [int(e) for e in held_out if trajectories.lengths[e] > apart]
     if not long:
         raise DataError(f"no held-out episode has more than {apart} frames")
-    pixels, distance = [], []
+    pixels, distance, episodes = [], [], []
     with progress(total=count, desc="measure distances", unit="triples") as bar:
         for _ in range(count):
-            episode = trajectories.episode(int(rng.choice(long)))
+            episodes.append(int(rng.choice(long)))
+            episode = trajectories.episode(episodes[-1])
             first = int(rng.integers(len(episode.pixels) - apart))
             rows = [first, first + apart, int(rng.integers(len(episode.pixels)))]
             states = episode.sim_state[rows]
             pixels.append(episode.pixels[rows])
             distance.append(simulator.distances(states[:2], states[[2, 2]]))
             bar.update(1)
-    return Triples(np.stack(pixels), np.stack(distance))
+    return Triples(np.stack(pixels), np.stack(distance), np.array(episodes))
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ class CostRow:
 
     Attributes:
         correlation: Spearman's, with true distance, over all pairs.
-        correlation_interval: Bootstrapped.
+        correlation_interval: Bootstrapped over episodes.
         near: The same among pairs near each other; None where there are too few.
-        near_interval: Bootstrapped.
+        near_interval: Likewise.
         order: How often the nearer of two frames costs less.
         order_interval: Wilson's.
     """
@@ -154,13 +157,19 @@ class CostFigure:
 
 
 def cost_figure(
-    costs: Mapping[str, NDArray], distance: NDArray, *, apart: int, seed: int
+    costs: Mapping[str, NDArray],
+    distance: NDArray,
+    *,
+    episodes: NDArray,
+    apart: int,
+    seed: int,
 ) -> CostFigure:
     """Compare costs with true distances.
 
     Args:
         costs: Name -> cost of both frames of each triple (F, 2).
         distance: Their true distances to the goal (F, 2), in thresholds.
+        episodes: Which episode each triple is of (F,): those of one are not independent.
         apart: Steps between the two frames.
         seed: Of the bootstrap.
     """
@@ -170,20 +179,22 @@ def cost_figure(
     for name, cost in costs.items():
         near, near_interval, order, order_interval = None, None, None, None
         if is_near.sum() >= MIN_PAIRS:
-            pair = cost[is_near, 0], distance[is_near, 0]
-            near, near_interval = spearman(*pair), bootstrap_interval(spearman, *pair, seed=seed)
+            near, near_interval = _correlation(
+                cost[is_near, 0], distance[is_near, 0], episodes[is_near], seed=seed
+            )
         if is_clear.sum() >= MIN_PAIRS:
             is_later_nearer = distance[is_clear, 1] < distance[is_clear, 0]
             is_right = (cost[is_clear, 1] < cost[is_clear, 0]) == is_later_nearer
             order = float(is_right.mean())
             order_interval = wilson_interval(int(is_right.sum()), len(is_right))
-        pair = cost[:, 0], distance[:, 0]
-        rows[name] = CostRow(
-            spearman(*pair),
-            bootstrap_interval(spearman, *pair, seed=seed),
-            near,
-            near_interval,
-            order,
-            order_interval,
-        )
+        correlation = _correlation(cost[:, 0], distance[:, 0], episodes, seed=seed)
+        rows[name] = CostRow(*correlation, near, near_interval, order, order_interval)
     return CostFigure(len(distance), int(is_near.sum()), int(is_clear.sum()), apart, rows)
+
+
+def _correlation(
+    cost: NDArray, distance: NDArray, episodes: NDArray, *, seed: int
+) -> tuple[float, Interval]:
+    """Spearman's of costs and distances (F,), and its bootstrap interval over episodes."""
+    interval = bootstrap_interval(spearman, cost, distance, groups=episodes, seed=seed)
+    return spearman(cost, distance), interval

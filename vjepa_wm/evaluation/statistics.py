@@ -163,6 +163,7 @@ def exact_sign_test(gained: int, lost: int) -> float:
 def bootstrap_interval(
     statistic: Callable[..., float],
     *samples: ArrayLike,
+    groups: ArrayLike | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -172,15 +173,20 @@ def bootstrap_interval(
     Args:
         statistic: Of arrays `(n,)`, as many as there are samples.
         *samples: `(n,)` numbers each; resampled together, so that pairs stay pairs.
+        groups: `(n,)` what each is of, such as an episode: what is of one is not independent, and
+            drawn together. None draws each alone.
         confidence: Coverage, in (0, 1).
         resamples: Number of bootstrap samples.
         seed: Seed of the resampling.
     """
     _two_sided_quantile(confidence)
     arrays = [np.asarray(sample) for sample in samples]
-    count = len(arrays[0])
+    labels = np.arange(len(arrays[0])) if groups is None else np.asarray(groups)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    count = len(members)
     rng = np.random.default_rng(seed)
-    rows = (rng.integers(count, size=count) for _ in range(resamples))
+    draws = (rng.integers(count, size=count) for _ in range(resamples))
+    rows = (np.concatenate([members[i] for i in draw]) for draw in draws)
     values = [statistic(*(array[chosen] for array in arrays)) for chosen in rows]
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
