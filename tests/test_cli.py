@@ -80,6 +80,20 @@ def test_an_environment_of_ones_own_needs_no_planner_of_its_name(tmp_path: Path)
     assert _stand_ins("evaluate", ["env=mine"], folder) == []
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["flags first", "flags last"])
+def test_what_stands_in_is_added_wherever_flags_stand(
+    is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line on, to what the verb is given."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "mine.yaml").write_text("name: mine\nid: a:b-v0\nimage_size: 8\n")
+    flags, options = ["--config-dir", str(tmp_path)], ["env=mine", "episodes=3"]
+    monkeypatch.setattr("sys.argv", ["x", *(flags + options if is_first else options + flags)])
+    given: list[DictConfig] = []
+    verb("evaluate")(given.append)()
+    assert (given[0].planner._target_, given[0].episodes) == ("planners.ICEM", 3)
+
+
 def test_sweeps_are_checked_choice_by_choice() -> None:
     """One misspelt choice among several is found before the first job starts."""
     check_overrides("collect", ["env=push,reacher", "seed=1,2"], is_multirun=True)

@@ -71,13 +71,16 @@ def verb(
                 print(help_text(config_name, function.__doc__ or ""))
                 return
             if arguments.config_name is None and arguments.config_path is None:
-                added = _stand_ins(config_name, arguments.overrides, arguments.config_dir)
-                sys.argv[1:1] = added
-                arguments.overrides = [*added, *arguments.overrides]
+                overrides = arguments.overrides
+                added = _stand_ins(config_name, overrides, arguments.config_dir)
+                if added:  # beside the others: flags may stand before or behind them
+                    place = sys.argv.index(overrides[0])
+                    sys.argv[place:place] = added
+                    overrides = [*added, *overrides]
                 try:
                     check_overrides(
                         config_name,
-                        arguments.overrides,
+                        overrides,
                         config_dir=arguments.config_dir,
                         is_multirun=arguments.multirun,
                     )
