@@ -154,7 +154,7 @@ def test_the_seed_decides(run, tmp_path: Path) -> None:
     ("option", "said"),
     [
         ("planner.horizon=9", "mpc: context_len 1 and horizon 9 make 9 frames"),
-        ("context_len=0", "mpc: context_len 0"),
+        ("context_len=0", "mpc: context_len must be at least 1"),
         ("env.frame_skip=3", "was trained for other actions than env=reacher has"),
         ("agent=bc policy=MODEL", "holds a world_model, wanted a behaviour_cloning"),
         ("planner.horizn=3", "Did you mean 'planner.horizon'"),
