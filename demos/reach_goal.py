@@ -112,9 +112,9 @@ def make_env(cfg: DictConfig) -> gymnasium.Env:
         image_size=cfg.env.image_size,
         max_episode_steps=cfg.max_steps,
     )
-    levels = getattr(env.unwrapped, "levels", None)
-    if levels is None:
+    if not env.has_wrapper_attr("levels"):
         raise VjepaWmError(f"{cfg.env.id} has no goals to reach: wanted one with levels of them")
+    levels = env.get_wrapper_attr("levels")
     if cfg.level not in levels:
         raise UnknownNameError(f"level of {cfg.env.name}", cfg.level, levels)
     return env
@@ -203,7 +203,7 @@ def first_distance(info: dict) -> float:
 
 def unit_of(env: gymnasium.Env) -> str:
     """Unit of that criterion: the last word of its name."""
-    return next(iter(env.unwrapped.criteria)).rsplit("_", 1)[-1]
+    return next(iter(env.get_wrapper_attr("criteria"))).rsplit("_", 1)[-1]
 
 
 if __name__ == "__main__":

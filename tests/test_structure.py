@@ -66,7 +66,7 @@ ARROWS: dict[str, set[str]] = {
     "observations": set(),
     "agent": {"agent_memory", "observations", "world_model", "costs", "metric", "planners"},
     "agent_memory": set(),
-    "behaviour_cloning": {"encoders", "observations", "proprio", "world_model"},
+    "behaviour_cloning": {"action_units", "encoders", "observations", "proprio", "world_model"},
     "training": {
         "data",
         "metric",

@@ -184,6 +184,40 @@ def test_episodes_too_short_for_the_metric_are_found_out_first(trained: Path) ->
         require_lengths(trajectories, {"metric_frames": longest + 1})
 
 
+def test_a_single_episode_holds_none_out(tmp_path: Path) -> None:
+    tiny.moving_squares(tmp_path, episodes=1, length=24, size=16)
+    with pytest.raises(DataError, match="the longest of 0 episodes has 0"):
+        require_lengths(Trajectories.open(tmp_path), {"metric_frames": 20})
+
+
+def test_only_the_predictors_training_is_compiled_and_only_where_asked(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its forward; the names of its weights stay, so that any run may go on or be loaded."""
+    compiled: list[object] = []
+
+    def remember(call, **options):
+        compiled.append(call.__self__)
+        return call
+
+    monkeypatch.setattr(torch, "compile", remember)
+    world_model = load_world_model(trained / "run", dtype="fp32")
+    names = list(world_model.predictor.state_dict())
+    monkeypatch.setattr(train_ac, "instantiate", lambda _: SimpleNamespace(fit=lambda *a, **k: {}))
+    cache = open_latents(
+        Trajectories.open(trained / "data"),
+        world_model.encoder,
+        root=trained / "cache",
+        device="cpu",
+    )
+    cfg = {"trainer": {}, "rollout_steps": 1, "rollout_weight": 0.0, "rollout_from": 1.0}
+    cfg |= {"change_weight": 0.0, "validation_windows": 2, "out": "runs/x"}
+    for wanted in (False, True):
+        train_ac.train_predictor(OmegaConf.create(cfg | {"compile": wanted}), world_model, cache)
+        assert compiled == ([world_model.predictor] if wanted else [])
+    assert list(world_model.predictor.state_dict()) == names
+
+
 def test_recordings_that_are_incomplete_are_not_collected_into(tmp_path: Path) -> None:
     """They name neither steps nor seed, and are of something that is not the environment."""
     tiny.moving_squares(tmp_path / "data", episodes=4, length=9, size=16)

@@ -26,7 +26,7 @@ class HalfRanges:
             self._half = torch.where(most > least, (most - least) / 2, 1.0)  # 1: held entries
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """Map actions (..., A), in the environment's units, to float32 shares (..., A)."""
+        """Map actions (..., A), in the environment's units, to shares (..., A), float32."""
         if self._middle is None:
             return actions
         device = actions.device

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vjepa_wm.action_units import HalfRanges
 from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import load_recorded
@@ -64,6 +65,7 @@ class GoalPolicy(nn.Module):
         for name, values in constants.items():
             values = torch.tensor(tuple(values), dtype=torch.float32)
             self.register_buffer(name, values, persistent=False)
+        self.action_units = HalfRanges(low, high)
         self.narrow = nn.Linear(latent_dim, token_dim)
         self.net = nn.Sequential(
             nn.Linear(2 * num_patches * token_dim + len(self.mean), hidden_dim),
@@ -93,7 +95,7 @@ class GoalPolicy(nn.Module):
 
     def to_share(self, actions: Tensor) -> Tensor:
         """Actions (..., A) as shares of half their range, -1 to 1."""
-        return 2 * (actions - self.low) / (self.high - self.low) - 1
+        return self.action_units(actions)
 
     def _share(self, latents: Tensor, goal: Tensor, proprio: Tensor | None) -> Tensor:
         """What `loss` compares, before it is held inside the bounds."""

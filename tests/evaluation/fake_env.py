@@ -116,6 +116,10 @@ class LameEnv(gymnasium.Env):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.observation_space = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        return np.zeros(self.observation_space.shape, np.uint8), {}
+
 
 class StuckEnv(PointGoalEnv):
     """All of its goals are where it starts."""

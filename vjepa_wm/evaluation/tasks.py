@@ -126,8 +126,7 @@ def draw_tasks(
 
 def _levels(env: gymnasium.Env, env_id: str) -> tuple[str, ...]:
     """Return an environment's levels, refusing one that is not made for tasks."""
-    if env.has_wrapper_attr("get_sim_state"):
-        env.reset()  # some know their goal from then on
+    env.reset()  # some know their goal from then on
     missing = [name for name in _NEEDED if not env.has_wrapper_attr(name)]
     if missing:
         raise DataError(

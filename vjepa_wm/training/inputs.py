@@ -89,7 +89,7 @@ def require_lengths(trajectories: Trajectories, wanted: Mapping[str, int]) -> No
     """
     for option, frames in wanted.items():
         for episodes in trajectories.split():
-            longest = int(trajectories.lengths[episodes].max())
+            longest = int(trajectories.lengths[episodes].max(initial=0))
             if longest < frames:
                 raise DataError(
                     f"{option} asks for pieces of {frames} frames, the longest of {len(episodes)} "
