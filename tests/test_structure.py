@@ -64,8 +64,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "costs": {"metric"},
     "observations": set(),
-    "agent": {"agent_memory", "observations", "world_model", "costs", "metric", "planners"},
+    "agent": {"agent_memory", "cuda_graphs", "observations", "world_model", "costs", "planners"},
     "agent_memory": set(),
+    "cuda_graphs": {"nn", "world_model"},
     "behaviour_cloning": {"action_units", "encoders", "observations", "proprio", "world_model"},
     "training": {
         "data",
@@ -93,6 +94,7 @@ ARROWS: dict[str, set[str]] = {
     "benchmarks": {
         "agent",
         "costs",
+        "cuda_graphs",
         "data",
         "encoders",
         "frame_predictor",

@@ -19,7 +19,8 @@ class HalfRanges:
     """
 
     def __init__(self, low: Sequence[float] | None, high: Sequence[float] | None) -> None:
-        self._middle = self._half = None
+        self._middle: Tensor | None = None
+        self._half: Tensor | None = None
         if low is not None and high is not None:
             least, most = (torch.tensor(bound, dtype=torch.float32) for bound in (low, high))
             self._middle = (least + most) / 2
@@ -29,5 +30,7 @@ class HalfRanges:
         """Map actions (..., A), in the environment's units, to shares (..., A), float32."""
         if self._middle is None:
             return actions
-        device = actions.device
-        return (actions.float() - self._middle.to(device)) / self._half.to(device)
+        if self._middle.device != actions.device:  # moved once: a copy makes a GPU wait
+            self._middle = self._middle.to(actions.device)
+            self._half = self._half.to(actions.device)
+        return (actions.float() - self._middle) / self._half

@@ -16,6 +16,7 @@ from torch import Tensor
 from planners import Planner, shift
 from vjepa_wm.agent_memory import Past, Slot
 from vjepa_wm.costs import score
+from vjepa_wm.cuda_graphs import RecordedCosts
 from vjepa_wm.errors import SettingError
 from vjepa_wm.observations import (
     Pixels,
@@ -51,6 +52,7 @@ class MPCAgent:
             counts as passed. None does not look.
         subgoal_steps: model steps after which the next goal is turned to, passed or not, as V-JEPA
             2-AC does (arXiv 2506.09985). None waits.
+        cuda_graphs: whether a CUDA GPU replays what it did for plans of the same shapes.
 
     Raises:
         SettingError: the world model takes no actions, the planner's horizon and the context are
@@ -70,6 +72,7 @@ class MPCAgent:
         deadline_ms: float | None = None,
         subgoal_within: float | None = None,
         subgoal_steps: int | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         if not world_model.action_spec.low:
             raise SettingError("this world model takes no actions: it foresees, nothing is planned")
@@ -96,6 +99,7 @@ class MPCAgent:
         self.deadline_ms = deadline_ms
         self.subgoal_within = subgoal_within
         self.subgoal_steps = subgoal_steps
+        self._scores = RecordedCosts(is_on=cuda_graphs)
         self._num_episodes = 0  # begun so far: noise follows from it, not from how they are batched
         self.goal: Tensor | None = None  # latents (n, P, D) of what is planned for now
         self._num_plans = 0  # made so far, and the frames imagined for them
@@ -275,7 +279,7 @@ class MPCAgent:
         goal = self.goal[env_ids]
         imagination = self._observed([slot.past() for slot in slots])
         plan = self.planner.plan(
-            lambda actions: imagination.costs(actions, goal=goal, cost=self.cost),
+            lambda actions: self._scores(imagination, actions, goal=goal, cost=self.cost),
             low=torch.tensor(spec.low, device=self.device),
             high=torch.tensor(spec.high, device=self.device),
             batch_size=len(slots),

@@ -275,6 +275,7 @@ def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
             replan_every=cfg.replan_every,
             seed=cfg.seed,
             deadline_ms=cfg.deadline_ms,
+            cuda_graphs=cfg.cuda_graphs,
         )
 
 

@@ -35,7 +35,7 @@ DROID_ACTIONS = ActionSpec(
 `vjepa_wm.poses`. The bounds are for planning, the weights have none; the published planners leave
 the rotation at 0. The frame rate is what the training settings say; see `docs/vjepa2_ac.md`."""
 
-_AC_MEMORY_MB = {"cpu": 1024.0, "cuda": 8192.0}  # a frame of one candidate takes about 70
+_AC_CPU_MEMORY_MB = 1024.0  # a frame of one candidate takes about 70
 
 
 def load_world_model(
@@ -143,5 +143,5 @@ def _load_vjepa2_ac(
         predictor.requires_grad_(False),
         action_spec=DROID_ACTIONS,
         integrate=None if predictor.proprio_dim is None else PoseIntegrator(),
-        memory_mb=_AC_MEMORY_MB["cpu" if torch.device(device).type == "cpu" else "cuda"],
+        memory_mb=_AC_CPU_MEMORY_MB if torch.device(device).type == "cpu" else None,
     )

@@ -192,8 +192,10 @@ class ActionPredictor(FramePredictor):
         else:
             condition = actions.new_zeros(*actions.shape[:2], 1, self.width, dtype=dtype)
         if proprio is not None:
-            mean, std = self.proprio_mean.to(proprio.device), self.proprio_std.to(proprio.device)
-            scaled = (proprio.float() - mean) / std
+            if self.proprio_mean.device != proprio.device:  # moved once: a copy makes a GPU wait
+                self.proprio_mean = self.proprio_mean.to(proprio.device)
+                self.proprio_std = self.proprio_std.to(proprio.device)
+            scaled = (proprio.float() - self.proprio_mean) / self.proprio_std
             condition = condition + self.proprio_embed(scaled.to(dtype)).unsqueeze(2)
         rows = [condition, *(block.modulate(condition) for block in self.blocks)]
         return torch.cat(rows, dim=2)  # (B, T, 1 + 6 * depth, W)

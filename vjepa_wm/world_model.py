@@ -20,6 +20,8 @@ from vjepa_wm.threads import side_by_side
 
 CPU_TOKENS_AT_ONCE = 512  # per thread: what passes from layer to layer stays in its cache
 LEAST_TOKENS = 256  # that are worth a thread of their own: with fewer, Python is what is waited for
+CPU_MEMORY_MB = 64.0  # of a rollout
+GPU_MEMORY_SHARE = 0.25  # of what is free
 MOST_WIDTH = 512  # of what is imagined a thread each: the products of wider nets share threads well
 
 LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
@@ -64,7 +66,8 @@ class WorldModel(nn.Module):
         metric: counts model steps between latents, if one was trained.
         integrate: moves the observed proprio along candidates, where the predictor takes proprio.
         memory_mb: most working memory of a rollout in megabytes; candidates are imagined in chunks
-            that fit. Results do not depend on it.
+            that fit. Results do not depend on it. None is 64 on a CPU, and on a GPU a quarter of
+            what is free when the first plan is made.
 
     Raises:
         SettingError: the predictor takes proprio and nothing integrates it, or the reverse.
@@ -78,7 +81,7 @@ class WorldModel(nn.Module):
         action_spec: ActionSpec,
         metric: TemporalMetric | None = None,
         integrate: Integrator | None = None,
-        memory_mb: float = 64.0,
+        memory_mb: float | None = None,
     ) -> None:
         super().__init__()
         if (integrate is None) != (predictor.proprio_dim is None):
@@ -185,11 +188,16 @@ class WorldModel(nn.Module):
         All together fit the memory; on a CPU those of one also fit its caches.
         """
         net = self.predictor
-        rows = int(self.memory_mb * 2**20 / (workers * horizon * net.bytes_per_frame))
+        rows = int(self._memory_bytes() / (workers * horizon * net.bytes_per_frame))
         if next(net.parameters()).device.type == "cpu":
             tokens = CPU_TOKENS_AT_ONCE * max(1, torch.get_num_threads() // workers)
             rows = min(rows, -(-tokens // net.tokens_per_frame))
         return max(1, rows)
+
+    def _memory_bytes(self) -> float:
+        if self.memory_mb is None:
+            self.memory_mb = default_memory_mb(next(self.predictor.parameters()).device)
+        return self.memory_mb * 2**20
 
     def workers(self, candidates: int, horizon: int) -> int:
         """How many threads imagine so many candidates side by side, where no gradients are wanted.
@@ -204,8 +212,15 @@ class WorldModel(nn.Module):
         if next(net.parameters()).device.type != "cpu" or is_set_apart or is_wide:
             return 1
         tokens = candidates * net.tokens_per_frame
-        in_memory = int(self.memory_mb * 2**20 / (horizon * net.bytes_per_frame))
+        in_memory = int(self._memory_bytes() / (horizon * net.bytes_per_frame))
         return max(1, min(torch.get_num_threads(), tokens // LEAST_TOKENS, in_memory))
+
+
+def default_memory_mb(device: torch.device) -> float:
+    """Megabytes a rollout may take where nobody says how many."""
+    if device.type != "cuda":
+        return CPU_MEMORY_MB
+    return GPU_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0] / 2**20
 
 
 class Imagination:

@@ -14,7 +14,10 @@ from vjepa_wm.agent import MPCAgent
 from vjepa_wm.benchmarks.figures import Figure, median_seconds
 from vjepa_wm.benchmarks.plain import NAME, PlainWorldModel
 from vjepa_wm.benchmarks.products import rate_figure
-from vjepa_wm.world_model import ActionSpec
+from vjepa_wm.cuda_graphs import COMES_OFTEN
+from vjepa_wm.world_model import ActionSpec, WorldModel
+
+UNRECORDED = "the same without CUDA graphs"
 
 Observation = Mapping[str, np.ndarray]
 
@@ -34,31 +37,42 @@ def benchmark_plan(
         plans: plans timed.
         device: where the agent computes.
     """
-    plain = _plain_agent(agent)
+    agents = {"ours": agent, NAME: _beside(agent, PlainWorldModel.of(agent.world_model))}
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        agents[UNRECORDED] = _beside(agent, agent.world_model)
     cycles = {}
-    for name, one in (("ours", agent), (NAME, plain)):
+    for name, one in agents.items():
         one.reset(goal=goal)
         cycles[name] = _cycle(one, obs)
     warm_ups = -(-agent.context_len // agent.replan_every)  # until the context is full
+    warm_ups += COMES_OFTEN if on_gpu else 0  # and all is recorded
     done = [{name: cycle() for name, cycle in cycles.items()} for _ in range(warm_ups)]
     seconds = median_seconds(cycles, repeats=plans, device=device)
     step = seconds["ours"] / agent.replan_every
-    apart = max(float(np.abs(both["ours"] - both[NAME]).max()) for both in done)
+    beside = []
+    for name in list(agents)[1:]:
+        apart = max(float(np.abs(all_of["ours"] - all_of[name]).max()) for all_of in done)
+        beside += [
+            Figure("control step", step, "s", name, seconds[name] / agent.replan_every),
+            Figure("  largest difference of actions", apart, "action units"),
+        ]
     return [
-        Figure("control step", step, "s", NAME, seconds[NAME] / agent.replan_every),
-        Figure("  largest difference of actions", apart, "action units"),
+        *beside,
         *_parts(agent, obs, goal, step=step, plans=plans, device=device),
     ]
 
 
-def _plain_agent(agent: MPCAgent) -> MPCAgent:
+def _beside(agent: MPCAgent, world_model: WorldModel) -> MPCAgent:
+    """Make the same agent with another world model, and without CUDA graphs."""
     return MPCAgent(
-        PlainWorldModel.of(agent.world_model),
+        world_model,
         agent.planner,
         agent.cost,
         context_len=agent.context_len,
         replan_every=agent.replan_every,
         seed=agent.seed,
+        cuda_graphs=False,
     )
 
 

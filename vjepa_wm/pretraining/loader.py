@@ -1,4 +1,4 @@
-"""Batches of clips: decided ahead of time, decoded by worker processes while the network trains.
+"""Batches of clips: decided ahead of time, read and decoded while the network trains.
 
 A batch is planned with the training's own generator, before any pixel is read, so it is a function
 of seed and step alone: not of the number of workers, nor of how many processes train.
@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,8 @@ from vjepa_wm.pretraining.clips import Clip
 from vjepa_wm.pretraining.sources import Source
 
 AHEAD = 2  # batches decided and handed to the workers before they are wanted
-_Read = tuple[NDArray[np.uint8], dict[str, str]]
+_Pixels = NDArray[np.uint8]  # of a clip (T, S, S, 3)
+_Read = tuple[_Pixels, dict[str, str]]
 
 
 class Plan(NamedTuple):
@@ -95,23 +96,26 @@ class Batch:
         plan: What it is.
         begun: State of the generator before it was planned.
         ended: And after.
-        decoding: Row -> its clip, where a worker reads it.
+        decoding: Row -> its clip, where a worker decodes it.
+        copying: Row -> its clip of those that need no decoding, where a thread copies them.
     """
 
     plan: Plan
     begun: Mapping[str, Any]
     ended: Mapping[str, Any]
     decoding: dict[int, "Future[_Read]"] = field(default_factory=dict)
+    copying: "Future[dict[int, _Read]] | None" = None
 
 
 class ClipLoader:
     """Gives out batches in the order of training. Use it as a context manager.
 
     Args:
-        sources: What clips are drawn from; only slow ones are read by workers.
+        sources: What clips are drawn from; slow ones are read by the workers, all others by one
+            thread.
         plan: Decides on a batch with a generator, in which all of it has to be drawn.
         rows: Rows of every batch that this process reads, when several train.
-        workers: Processes that decode; 0 decodes when a clip is wanted.
+        workers: Processes that decode; 0 reads every clip when it is wanted.
 
     Attributes:
         faults: Source -> video that could not be read -> why; so far.
@@ -132,14 +136,18 @@ class ClipLoader:
         self._plan = plan
         self._rows = rows
         self._slow = {i: source for i, source in enumerate(sources) if source.is_slow}
-        self._workers = workers if self._slow else 0
+        self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
+        self._thread: ThreadPoolExecutor | None = None
         self._ahead: deque[Batch] = deque()
         self._rng = np.random.default_rng(0)  # runs ahead of the training's; its state is set
 
     def __enter__(self) -> Self:
         """Make the workers, which start with the first batch."""
-        if self._workers:
+        if not self._workers:
+            return self
+        self._thread = ThreadPoolExecutor(1)
+        if self._slow:
             # A forked process would share the threads and the device of the parent.
             self._pool = ProcessPoolExecutor(
                 self._workers,
@@ -152,13 +160,13 @@ class ClipLoader:
     def __exit__(self, *_: object) -> None:
         """Stop the workers; each ends the clip it is at."""
         self._forget()
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        for executor in filter(None, (self._pool, self._thread)):
+            executor.shutdown(cancel_futures=True)
+        self._pool = self._thread = None
 
     def next(self, rng: np.random.Generator) -> Batch:
         """Return the next batch, and leave the generator as if it were planned now."""
-        if self._pool is None:
+        if self._thread is None:
             return self._planned(rng)
         begun = rng.bit_generator.state
         if self._ahead and self._ahead[0].begun != begun:  # a run was resumed
@@ -187,10 +195,12 @@ class ClipLoader:
         return torch.from_numpy(np.stack(clips))
 
     def _pixels(self, batch: Batch, row: int, source: int) -> _Read:
-        if row not in batch.decoding:
-            return self.sources[source].read(batch.plan.clips[row])
-        with _alive():
-            return batch.decoding.pop(row).result()
+        if row in batch.decoding:
+            with _alive():
+                return batch.decoding.pop(row).result()
+        if batch.copying is not None:
+            return batch.copying.result()[row]
+        return self.sources[source].read(batch.plan.clips[row])
 
     def _planned(self, rng: np.random.Generator) -> Batch:
         begun = rng.bit_generator.state
@@ -198,20 +208,26 @@ class ClipLoader:
         return Batch(plan, begun, rng.bit_generator.state)
 
     def _hand_out(self) -> None:
-        """Plan one more batch and hand its slow clips to the workers."""
+        """Plan one more batch; hand its slow clips to the workers, the others to the thread."""
         batch = self._planned(self._rng)
+        fast = []
         for row in self._rows:
             source = int(batch.plan.source[row])
-            if source in self._slow:
-                clip = batch.plan.clips[row]
-                with _alive():
-                    batch.decoding[row] = self._pool.submit(_read, source, clip)
+            if source not in self._slow:
+                fast.append(row)
+                continue
+            with _alive():
+                batch.decoding[row] = self._pool.submit(_read, source, batch.plan.clips[row])
+        batch.copying = self._thread.submit(self._copied, batch.plan, fast)
         self._ahead.append(batch)
+
+    def _copied(self, plan: Plan, rows: Sequence[int]) -> dict[int, _Read]:
+        return {row: self.sources[plan.source[row]].read(plan.clips[row]) for row in rows}
 
     def _forget(self) -> None:
         """Drop what was planned ahead."""
         for batch in self._ahead:
-            for future in batch.decoding.values():
+            for future in (*batch.decoding.values(), batch.copying):
                 future.cancel()
         self._ahead.clear()
 

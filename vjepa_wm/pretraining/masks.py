@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vjepa_wm.errors import SettingError
@@ -60,10 +61,8 @@ class MultiBlockMask:
             SettingError: blocks of this size leave no context on this grid.
         """
         size = self._block_size(rng, grid)
-        masks = [self._sample_one(rng, grid, size) for _ in range(batch_size)]
-        context = [np.flatnonzero(~mask) for mask in masks]
-        target = [np.flatnonzero(mask) for mask in masks]
-        return _stack(rng, context), _stack(rng, target)
+        masks = self._hidden(rng, batch_size, grid, size)  # (B, L)
+        return _stack(rng, ~masks), _stack(rng, masks)
 
     def _block_size(
         self, rng: np.random.Generator, grid: tuple[int, int, int]
@@ -77,27 +76,51 @@ class MultiBlockMask:
             height, width = rows, columns
         return max(1, round(frames * self.temporal_scale)), height, width
 
-    def _sample_one(
-        self, rng: np.random.Generator, grid: tuple[int, int, int], size: tuple[int, int, int]
-    ) -> np.ndarray:
+    def _hidden(
+        self,
+        rng: np.random.Generator,
+        batch_size: int,
+        grid: tuple[int, int, int],
+        size: tuple[int, int, int],
+    ) -> NDArray[np.bool_]:
+        """Hide blocks at random places of each clip (B, L); something of each stays visible."""
+        masks = self._covered(rng, batch_size, grid, size)
         for _ in range(MAX_DRAWS):
-            mask = np.zeros(grid, dtype=bool)
-            for _ in range(self.num_blocks):
-                start = [rng.integers(0, g - s + 1) for g, s in zip(grid, size, strict=True)]
-                mask[tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))] = True
-            if not mask.all():  # an empty context teaches nothing: draw again
-                return mask.reshape(-1)
+            is_full = masks.all(axis=1)
+            if not is_full.any():
+                return masks
+            # An empty context teaches nothing: draw again
+            masks[is_full] = self._covered(rng, int(is_full.sum()), grid, size)
         raise SettingError(
             f"{self.num_blocks} blocks of {size} tokens cover the whole grid of {grid} (frames, "
             "rows, columns) and leave no context: lower num_blocks or a scale, or use longer clips "
             "or larger images"
         )
 
+    def _covered(
+        self,
+        rng: np.random.Generator,
+        batch_size: int,
+        grid: tuple[int, int, int],
+        size: tuple[int, int, int],
+    ) -> NDArray[np.bool_]:
+        """Draw where blocks lie; True where one of them covers a token (B, L)."""
+        inside = []
+        for length, extent in zip(grid, size, strict=True):
+            first = rng.integers(0, length - extent + 1, size=(batch_size, self.num_blocks, 1))
+            place = np.arange(length)
+            inside.append((first <= place) & (place < first + extent))  # (B, blocks, length)
+        frames, rows, columns = inside
+        blocks = frames[:, :, :, None, None] & rows[:, :, None, :, None] & columns[:, :, None, None]
+        return blocks.any(axis=1).reshape(batch_size, -1)
 
-def _stack(rng: np.random.Generator, ids: list[np.ndarray]) -> Tensor:
-    count = min(len(row) for row in ids)
-    rows = [np.sort(rng.permutation(row)[:count]) for row in ids]
-    return torch.from_numpy(np.stack(rows))
+
+def _stack(rng: np.random.Generator, masks: NDArray[np.bool_]) -> Tensor:
+    """Ids of the True entries of masks (B, L), cut to the fewest of a row by a random choice."""
+    count = int(masks.sum(axis=1).min())
+    keys = np.where(masks, rng.random(masks.shape), 1.0)  # below 1 where True
+    chosen = np.argsort(keys, axis=1)[:, :count]
+    return torch.from_numpy(np.sort(chosen, axis=1))
 
 
 class MultiBlockMasks:

@@ -215,10 +215,10 @@ class _Loop:
             if piece is None:
                 break
             loss, parts = piece
-            for name, value in {"loss": loss, **parts}.items():
+            loss.backward()
+            for name, value in {"loss": loss, **parts}.items():  # after it: reading waits for a GPU
                 number = float(value.detach())
                 sums[name] = sums[name] + number if name in sums else number
-            loss.backward()
         self.log(distributed.average(sums, loss.device))
 
     def optimise(self, share: float) -> None:
