@@ -86,7 +86,7 @@ def pretrain(cfg: DictConfig) -> None:
     if distributed.is_first():  # after all that refuses options, so that no run begins with those
         keep_inputs(out, inputs_of(cfg, sources, start), unwritten={})
     report_skipped(out, sources)
-    with ClipLoader(sources, plan, rows=rows, workers=cfg.workers) as loader:
+    with ClipLoader(sources, plan, rows=rows, workers=cfg.workers, device=cfg.device) as loader:
         figures = trainer.fit(
             objective,
             BatchLoss(objective, loader, rows, pieces=trainer.accumulate, device=cfg.device),

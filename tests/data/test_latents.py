@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.data import fake_env
 from vjepa_wm.data.collection import CollectSettings, collect
+from vjepa_wm.data.held import HeldFrames
 from vjepa_wm.data.latents import LatentCache
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.errors import DataError
@@ -82,6 +83,22 @@ def test_windows_are_what_encoding_them_gives(trajectories: Trajectories, tmp_pa
     again = FakeEncoder()
     LatentCache.build_or_open(trajectories, again, root=tmp_path)
     assert again.frames == 0
+
+
+def test_held_windows_are_those_that_are_read(
+    trajectories: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the memory of a GPU, here a CPU's, as from disk; a CPU holds nothing by itself."""
+    cache = LatentCache.build_or_open(trajectories, FakeEncoder(), root=tmp_path)
+    windows = cache.windows(3)
+    wanted = windows.sample(np.random.default_rng(0), 16)
+    cache.hold("cpu")
+    assert cache.held is None
+    monkeypatch.setattr("vjepa_wm.data.latents.hold", HeldFrames)
+    cache.hold("cpu")
+    found = windows.sample(np.random.default_rng(0), 16)
+    for one, other in zip(found[:3], wanted[:3], strict=True):
+        assert torch.equal(one, other)
 
 
 def _flip(path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests import films, tiny
+from vjepa_wm.data.held import HeldFrames
 from vjepa_wm.data.video_scan import scan_videos
 from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.pretraining.clips import Augment, ClipSteps
@@ -111,3 +112,23 @@ def test_trajectories_need_no_workers(sources) -> None:
     with loader(sources[:1], workers=3) as made:
         batches(made, np.random.default_rng(0), 1)
         assert not multiprocessing.active_children()
+
+
+def test_held_frames_are_the_frames_that_are_read(sources, monkeypatch) -> None:
+    """A GPU holds trajectories; clips are the same in the same places, videos beside them."""
+    with loader(sources, workers=0) as made:
+        wanted = batches(made, np.random.default_rng(3), 4)
+        parts = batches(made, np.random.default_rng(3), 2, rows=[4, 1])
+    monkeypatch.setattr("vjepa_wm.pretraining.sources.hold", HeldFrames)
+    for workers in (0, 1):
+        with loader(sources, workers=workers) as made:
+            assert set(made._held) == {0}
+            assert_same(batches(made, np.random.default_rng(3), 4), wanted)
+    with loader(sources, workers=0) as made:
+        assert_same(batches(made, np.random.default_rng(3), 2, rows=[4, 1]), parts)
+
+
+def test_frames_that_are_cut_are_not_held(sources) -> None:
+    trajectories = sources[0].trajectories
+    cut = TrajectorySource(trajectories, num_frames=2, steps=ClipSteps([1]), augment=Augment())
+    assert cut.hold("cuda") is None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vjepa_wm.data.held import HeldFrames, hold
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import FrameArrays, WindowIndex, gather_actions
 from vjepa_wm.errors import DataError
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 DTYPE = np.dtype(np.float16)
 
 MAX_BATCH = 64
+CUDA_MAX_BATCH = 1024
 CPU_BYTES = 1 << 30
 CUDA_SHARE = 0.25  # of the memory that is free
 LONG_S = 3600.0
@@ -68,17 +70,17 @@ def frames_per_batch(frame_bytes: int, device: torch.device | str) -> int:
         frame_bytes: Working memory of encoding one frame.
         device: Where; on a CPU a gigabyte is spent, on a GPU a quarter of what is free.
     """
-    budget = float(CPU_BYTES)
+    budget, most = float(CPU_BYTES), MAX_BATCH
     if torch.device(device).type == "cuda":
-        budget = CUDA_SHARE * torch.cuda.mem_get_info(device)[0]
-    return max(1, min(MAX_BATCH, int(budget / frame_bytes)))
+        budget, most = CUDA_SHARE * torch.cuda.mem_get_info(device)[0], CUDA_MAX_BATCH
+    return max(1, min(most, int(budget / frame_bytes)))
 
 
 class LatentBatch(NamedTuple):
     """A batch of windows of latents.
 
     Attributes:
-        latents: ``(B, T, P, D)`` float16.
+        latents: ``(B, T, P, D)`` float16; on a GPU where they are held there.
         actions: ``(B, T-1, stride*A)`` float32; action t leads from frame t to frame t+1.
         proprio: ``(B, T, Q)`` float32.
         frames: Global frame indices ``(B, T)``, to gather more of the trajectories with.
@@ -101,10 +103,12 @@ class LatentCache:
         trajectories: What was encoded.
         folder: Where the latents lie.
         latents: ``(P, D)`` float16 per frame, one memory map per shard.
+        held: The same on a GPU, from which windows are then taken; see `hold`.
     """
 
     def __init__(self, trajectories: Trajectories, folder: Path) -> None:
         """Map the shards."""
+        self.held: HeldFrames | None = None
         self.trajectories = trajectories
         self.folder = folder
         indices = range(len(trajectories.shard_lengths))
@@ -143,6 +147,10 @@ class LatentCache:
         build = _Build(trajectories, encoder, folder=folder, batch_size=batch_size, device=device)
         build.run(progress)
         return cls(trajectories, folder)
+
+    def hold(self, device: torch.device | str) -> None:
+        """Copy the latents to a GPU, if there is room; elsewhere nothing is done."""
+        self.held = hold(self.latents, device)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -188,10 +196,12 @@ class LatentWindows:
 
     def take(self, frames: np.ndarray) -> LatentBatch:
         """Read the windows with the global frame indices ``(B, T)``."""
-        trajectories = self.cache.trajectories
+        trajectories, held = self.cache.trajectories, self.cache.held
         actions = gather_actions(trajectories.actions, frames, stride=self.index.stride)
         return LatentBatch(
-            latents=torch.from_numpy(self.cache.latents.gather(frames)),
+            latents=torch.from_numpy(self.cache.latents.gather(frames))
+            if held is None
+            else held.gather(frames),
             actions=torch.from_numpy(actions),
             proprio=torch.from_numpy(trajectories.proprio.gather(frames)),
             frames=frames,

@@ -131,7 +131,7 @@ class BatchLoss:
             yield loss / self.pieces, {name: part / self.pieces for name, part in parts.items()}
 
     def _piece(self, batch: Batch, rows: Sequence[int], share: float) -> tuple[Tensor, Parts]:
-        video = to_video(self.loader.read(batch, rows).to(self.device))
+        video = to_video(self.loader.read(batch, rows))
         if batch.plan.is_still:
             video = stills(video, self.objective.encoder)
         masks = [

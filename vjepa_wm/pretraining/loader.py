@@ -116,6 +116,7 @@ class ClipLoader:
         plan: Decides on a batch with a generator, in which all of it has to be drawn.
         rows: Rows of every batch that this process reads, when several train.
         workers: Processes that decode; 0 reads every clip when it is wanted.
+        device: Where clips are wanted; a GPU holds the frames of trajectories, if it can.
 
     Attributes:
         faults: Source -> video that could not be read -> why; so far.
@@ -128,6 +129,7 @@ class ClipLoader:
         *,
         rows: Sequence[int],
         workers: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         if workers < 0:
             raise SettingError(f"workers: wanted at least 0, got {workers}")
@@ -136,6 +138,9 @@ class ClipLoader:
         self._plan = plan
         self._rows = rows
         self._slow = {i: source for i, source in enumerate(sources) if source.is_slow}
+        held = {i: source.hold(device) for i, source in enumerate(sources)}
+        self._held = {i: read for i, read in held.items() if read is not None}
+        self._device = device
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -186,13 +191,27 @@ class ClipLoader:
         Raises:
             DataError: A worker died, or videos broke one after the other.
         """
+        sources = batch.plan.source[list(rows)]
+        parts, order = [], []
+        for source in np.unique(sources).tolist():
+            places = np.flatnonzero(sources == source)
+            parts.append(self._clips(batch, [rows[place] for place in places], source))
+            order.append(places)
+        if len(parts) == 1:
+            return parts[0]
+        back = np.argsort(np.concatenate(order))
+        return torch.cat(parts)[torch.from_numpy(back).to(self._device)]
+
+    def _clips(self, batch: Batch, rows: Sequence[int], source: int) -> Tensor:
+        """Read rows that are of one source."""
+        if source in self._held:
+            return self._held[source]([batch.plan.clips[row] for row in rows])
         clips = []
         for row in rows:
-            source = int(batch.plan.source[row])
             pixels, faults = self._pixels(batch, row, source)
             self.faults[source] |= faults
             clips.append(pixels)
-        return torch.from_numpy(np.stack(clips))
+        return torch.from_numpy(np.stack(clips)).to(self._device)
 
     def _pixels(self, batch: Batch, row: int, source: int) -> _Read:
         if row in batch.decoding:
@@ -214,7 +233,7 @@ class ClipLoader:
         for row in self._rows:
             source = int(batch.plan.source[row])
             if source not in self._slow:
-                fast.append(row)
+                fast += [row] if source not in self._held else []
                 continue
             with _alive():
                 batch.decoding[row] = self._pool.submit(_read, source, batch.plan.clips[row])

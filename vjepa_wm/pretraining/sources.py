@@ -6,6 +6,7 @@ and in any order. So the clips do not depend on who reads them, or when.
 Shapes: T frames of a clip, S side of the square, E episodes or videos.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vjepa_wm.data.held import hold
 from vjepa_wm.data.trajectories import Trajectories, split_episodes
 from vjepa_wm.data.video_scan import Video, VideoScan
 from vjepa_wm.data.videos import Cut, UnreadableError, cut_square, read_pictures
@@ -45,8 +47,14 @@ class Source(Protocol):
     def read(self, clip: Clip) -> tuple[NDArray[np.uint8], dict[str, str]]:
         """Read a clip, (T, S, S, 3), and say what could not be read: name -> why."""
 
+    def hold(self, device: torch.device | str) -> "HeldClips | None":
+        """Copy all frames to a GPU; None where that cannot be."""
+
     def validation_frames(self, num_episodes: int) -> Tensor:
         """Read frames of what is held out, uint8 (E, T, S, S, 3)."""
+
+
+HeldClips = Callable[[Sequence[Clip]], Tensor]  # clips of one `draw` -> uint8 (B, T, S, S, 3)
 
 
 class TrajectorySource:
@@ -97,6 +105,18 @@ class TrajectorySource:
             pictures = [Image.fromarray(picture) for picture in pixels]
             pixels = np.stack([cut_square(p, side=side, cut=clip.cut) for p in pictures])
         return np.broadcast_to(pixels, (self.num_frames, *pixels.shape[1:])), {}
+
+    def hold(self, device: torch.device | str) -> HeldClips | None:
+        """Copy all frames to a GPU if there is room, and none of them is to be cut."""
+        held = hold(self.trajectories.pixels, device) if self.augment is None else None
+        if held is None:
+            return None
+
+        def read(clips: Sequence[Clip]) -> Tensor:
+            pixels = held.gather(np.stack([clip.frames for clip in clips]))
+            return pixels.expand(-1, self.num_frames, -1, -1, -1)
+
+        return read
 
     def validation_frames(self, num_episodes: int) -> Tensor:
         """Read the first held-out episodes that are not too short, cut to the shortest.
@@ -215,6 +235,9 @@ class VideoSource:
             return read_pictures(path, frames, side=self.side, cut=cut, starts=starts)
         except OSError as error:  # it was there when the folder was looked at
             raise UnreadableError(str(error)) from error
+
+    def hold(self, device: torch.device | str) -> None:
+        """Videos stay compressed."""
 
     def validation_frames(self, num_episodes: int) -> Tensor:
         """Read the middles of the first held-out videos, at the shortest step that moves.

@@ -107,6 +107,8 @@ def open_latents(
 ) -> LatentCache:
     """Open the latents of trajectories, encoding first what is missing, as fast as memory allows.
 
+    On a GPU with room for them they are held there.
+
     Args:
         trajectories: what to encode.
         encoder: what with.
@@ -114,7 +116,7 @@ def open_latents(
         device: where the encoder is.
         progress: makes the progress bars.
     """
-    return LatentCache.build_or_open(
+    cache = LatentCache.build_or_open(
         trajectories,
         encoder,
         root=root,
@@ -122,6 +124,8 @@ def open_latents(
         device=device,
         progress=progress,
     )
+    cache.hold(device)
+    return cache
 
 
 def inputs_of(trajectories: Trajectories, encoder: FrozenEncoder) -> dict[str, object]:

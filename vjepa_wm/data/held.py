@@ -1,0 +1,42 @@
+"""Arrays over all frames, held in the memory of a GPU, so that batches are gathered there.
+
+Shapes: B windows, T frames.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vjepa_wm.data.windows import FrameArrays
+
+SHARE = 0.25  # of a GPU's free memory that each of the arrays may take
+
+
+class HeldFrames:
+    """A copy of an array over all frames, on a device.
+
+    Args:
+        arrays: What is copied.
+        device: Where to.
+    """
+
+    def __init__(self, arrays: FrameArrays, device: torch.device | str) -> None:
+        dtype = torch.from_numpy(np.empty(0, arrays.dtype)).dtype
+        shape = (len(arrays), *arrays.frame_shape)
+        self.frames = torch.empty(shape, dtype=dtype, device=device)
+        for first, shard in zip(arrays.first_frame[:-1], arrays.shards, strict=True):
+            self.frames[first : first + len(shard)] = torch.from_numpy(np.array(shard))
+
+    def gather(self, frames: np.ndarray) -> Tensor:
+        """Return the entries of frames with global indices ``(B, T)``: ``(B, T, ...)``."""
+        return self.frames[torch.from_numpy(frames).to(self.frames.device)]
+
+
+def hold(arrays: FrameArrays, device: torch.device | str) -> HeldFrames | None:
+    """Copy an array over all frames to a GPU; None on a CPU, and where it does not fit."""
+    if torch.device(device).type != "cuda":
+        return None
+    needed = len(arrays) * int(np.prod(arrays.frame_shape)) * arrays.dtype.itemsize
+    if needed > SHARE * torch.cuda.mem_get_info(device)[0]:
+        return None
+    return HeldFrames(arrays, device)
