@@ -221,6 +221,21 @@ def test_cameras_are_weighed() -> None:
         both(first[..., :1, :].repeat(1, 1, 1, 3, 1), goals[0])
 
 
+def test_cameras_hand_over_actions() -> None:
+    """To a cost of each camera that names them, alone or in a sum."""
+    latents, goal, actions = (
+        torch.randn(2, 3, 5, 4, 4),
+        torch.randn(2, 4, 4),
+        torch.rand(2, 3, 5, 2),
+    )
+    one = GoalCost(distance="l1", over_steps="sum")
+    known = {"actions": actions, "proprio": None}
+    with_effort = score(CameraCost(one + Effort(), weights=[1.0, 0.5]), latents, goal, **known)
+    without = score(CameraCost(one, weights=[1.0, 0.5]), latents, goal, **known)
+    effort = actions.square().mean(dim=(-2, -1))
+    torch.testing.assert_close(with_effort - without, 1.5 * effort, rtol=1e-4, atol=1e-5)
+
+
 def test_action_costs_have_closed_forms() -> None:
     still = torch.full((1, 4, 2), 0.5)
     jump = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])[None]
@@ -286,7 +301,8 @@ def test_a_module_is_given_what_its_forward_names() -> None:
 
     latents, goal = torch.zeros(2, 3, 4, 2, 4), torch.zeros(2, 2, 4)
     known = {"actions": torch.ones(2, 3, 4, 2), "proprio": torch.ones(2, 3, 4, 5)}
-    for cost, wanted in ((Far(), 28.0), (Far() + 2 * Effort(), 30.0)):
+    compiled = torch.compile(Far(), backend="eager")
+    for cost, wanted in ((Far(), 28.0), (Far() + 2 * Effort(), 30.0), (compiled, 28.0)):
         given = score(cost, latents, goal, **known)
         torch.testing.assert_close(given, torch.full((2, 3), wanted))
     plain = nn.Module()

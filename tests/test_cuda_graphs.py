@@ -6,7 +6,13 @@ from torch import Tensor
 
 from tests import tiny
 from vjepa_wm.costs import GoalCost
-from vjepa_wm.cuda_graphs import COMES_OFTEN, MOST_RECORDINGS, RecordedCosts
+from vjepa_wm.cuda_graphs import (
+    COMES_OFTEN,
+    MOST_BYTES,
+    MOST_RECORDINGS,
+    RecordedCosts,
+    is_small,
+)
 from vjepa_wm.world_model import ActionSpec, Imagination, WorldModel
 
 COST = GoalCost(distance="l2", over_steps="sum")
@@ -50,6 +56,15 @@ def test_a_cpu_computes_as_ever() -> None:
     for seed in range(OFTEN):
         assert_computed(scores, *problem(model, seed=seed))
     assert not scores._recordings
+
+
+def test_what_keeps_a_gpu_busy_is_not_recorded() -> None:
+    model = world("cpu", takes_proprio=False)
+    past, actions, _ = problem(model, seed=0)
+    assert is_small(past, actions)
+    frames = MOST_BYTES // model.predictor.bytes_per_frame // (2 * 3)
+    assert is_small(past, actions[:, :1].expand(-1, frames, -1, -1))
+    assert not is_small(past, actions[:, :1].expand(-1, frames + 1, -1, -1))
 
 
 @on_gpu

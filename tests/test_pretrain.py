@@ -112,7 +112,7 @@ FIRST_LOSSES = {
 
 
 def test_the_terms_of_before_train_as_before(data, tmp_path, monkeypatch) -> None:
-    """The figures of the version that knew neither SIGReg, videos nor processes, but for its masks."""
+    """The figures of the version before SIGReg, videos and processes, with the masks of now."""
     options = [*tiny.TERMS_BEFORE_SIGREG, "trainer.steps=5", "trainer.precision=fp32"]
     run(monkeypatch, data, tmp_path, *options)
     state = torch.load(tmp_path / "state.pt", weights_only=True)

@@ -264,7 +264,13 @@ class CameraCost(Cost):
         self.cost = cost
         self.weights = tuple(weights)
 
-    def __call__(self, latents: Tensor, goal: Tensor | Goal) -> Tensor:
+    def __call__(
+        self,
+        latents: Tensor,
+        goal: Tensor | Goal,
+        actions: Tensor | None = None,
+        proprio: Tensor | None = None,
+    ) -> Tensor:
         """Score (B, N, T, C * P, D) against goals (B, C * P, D); returns (B, N).
 
         Raises:
@@ -279,8 +285,11 @@ class CameraCost(Cost):
         goal = _goal_latents(goal, latents)
         views = latents.chunk(len(self.weights), dim=-2)
         goals = goal.chunk(len(self.weights), dim=-2)
-        triples = zip(self.weights, views, goals, strict=True)
-        return torch.stack([w * self.cost(view, aim) for w, view, aim in triples]).sum(dim=0)
+        costs = [
+            weight * score(self.cost, view, aim, actions=actions, proprio=proprio)
+            for weight, view, aim in zip(self.weights, views, goals, strict=True)
+        ]
+        return torch.stack(costs).sum(dim=0)
 
 
 class ProprioCost(Cost):
@@ -351,6 +360,7 @@ def _goal_latents(goal: Tensor | Goal, latents: Tensor) -> Tensor:
 
 def _called(cost: CostCallable) -> CostCallable:
     """What a cost's parameters are named in: of a module `forward`, its call names none."""
+    cost = getattr(cost, "_orig_mod", cost)  # what `torch.compile` made a module of
     is_module = isinstance(cost, nn.Module) and inspect.ismethod(cost.forward)
     return cost.forward if is_module else cost
 

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 COMES_OFTEN = 3  # calls with the same shapes after which they are worth a recording
 MOST_RECORDINGS = 16  # that are kept, the latest: each holds memory of its own
+MOST_BYTES = (
+    256 * 2**20
+)  # imagined in a recording; with more a GPU is busy for longer than it is asked
 WARM_UPS = 2  # runs before recording, in which libraries make their workspaces
 
 _Key = tuple[object, ...]
@@ -28,9 +31,10 @@ _Key = tuple[object, ...]
 class RecordedCosts:
     """Scores candidates as `Imagination.costs` does; on a GPU it replays what it recorded.
 
-    A recording is of one cost and one set of shapes. The first times these come, where there is no
-    CUDA GPU, and where gradients are wanted, costs are computed as ever. A cost that cannot be
-    recorded, as it looks at its numbers, is warned of once, and computed from then on.
+    A recording is of one cost and one set of shapes. The first times these come, where much is
+    imagined at once, where there is no CUDA GPU, and where gradients are wanted, costs are computed
+    as ever. A cost that cannot be recorded, as it looks at its numbers, is warned of once, and
+    computed from then on.
 
     Args:
         is_on: whether anything is recorded.
@@ -56,8 +60,10 @@ class RecordedCosts:
 
     def _is_worth_it(self, imagination: Imagination, actions: Tensor) -> bool:
         has_grad = torch.is_grad_enabled() and actions.requires_grad
-        can_record = self.is_on and actions.device.type == "cuda"
-        return can_record and not has_grad and isinstance(imagination, Imagination)
+        can_record = self.is_on and actions.device.type == "cuda" and not has_grad
+        return (
+            can_record and isinstance(imagination, Imagination) and is_small(imagination, actions)
+        )
 
     def _recording(
         self, imagination: Imagination, actions: Tensor, goal: Tensor, cost: LatentCost
@@ -91,6 +97,12 @@ class RecordedCosts:
             logger.warning("planning goes on without CUDA graphs: %s", error)
         if len(self._recordings) > MOST_RECORDINGS:
             self._recordings.popitem(last=False)
+
+
+def is_small(imagination: Imagination, actions: Tensor) -> bool:
+    """Whether candidates (B, N, T, A) are so little work that asking for it is what takes time."""
+    frames = actions.shape[:3].numel()
+    return frames * imagination.world_model.predictor.bytes_per_frame <= MOST_BYTES
 
 
 class _Recording:
