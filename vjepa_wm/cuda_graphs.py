@@ -20,9 +20,8 @@ logger = logging.getLogger(__name__)
 
 COMES_OFTEN = 3  # calls with the same shapes after which they are worth a recording
 MOST_RECORDINGS = 16  # that are kept, the latest: each holds memory of its own
-MOST_BYTES = (
-    256 * 2**20
-)  # imagined in a recording; with more a GPU is busy for longer than it is asked
+# Imagined in a recording; with more a GPU is busy for longer than it is asked
+MOST_BYTES = 256 * 2**20
 WARM_UPS = 2  # runs before recording, in which libraries make their workspaces
 
 _Key = tuple[object, ...]
@@ -34,7 +33,8 @@ class RecordedCosts:
     A recording is of one cost and one set of shapes. The first times these come, where much is
     imagined at once, where there is no CUDA GPU, and where gradients are wanted, costs are computed
     as ever. A cost that cannot be recorded, as it looks at its numbers, is warned of once, and
-    computed from then on.
+    computed from then on. Numbers a cost keeps, such as weights, are recorded as they are: give the
+    agent another cost to change them.
 
     Args:
         is_on: whether anything is recorded.
@@ -111,7 +111,7 @@ class _Recording:
     def __init__(
         self, imagination: Imagination, actions: Tensor, goal: Tensor, cost: LatentCost
     ) -> None:
-        mine = _copy(imagination)
+        self._imagination = mine = _copy(imagination)  # kept, and with it the weights that are read
         self._actions, self._goal = actions.clone(), goal.clone()
         self._inputs = [*_tensors(mine), self._goal, self._actions]
         aside = torch.cuda.Stream(actions.device)

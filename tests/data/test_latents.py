@@ -85,17 +85,14 @@ def test_windows_are_what_encoding_them_gives(trajectories: Trajectories, tmp_pa
     assert again.frames == 0
 
 
-def test_held_windows_are_those_that_are_read(
-    trajectories: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_windows_are_those_that_are_read(trajectories: Trajectories, tmp_path: Path) -> None:
     """From the memory of a GPU, here a CPU's, as from disk; a CPU holds nothing by itself."""
     cache = LatentCache.build_or_open(trajectories, FakeEncoder(), root=tmp_path)
     windows = cache.windows(3)
     wanted = windows.sample(np.random.default_rng(0), 16)
     cache.hold("cpu")
     assert cache.held is None
-    monkeypatch.setattr("vjepa_wm.data.latents.hold", HeldFrames)
-    cache.hold("cpu")
+    cache.held = HeldFrames(cache.latents, "cpu")
     found = windows.sample(np.random.default_rng(0), 16)
     for one, other in zip(found[:3], wanted[:3], strict=True):
         assert torch.equal(one, other)

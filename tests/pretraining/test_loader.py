@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests import films, tiny
-from vjepa_wm.data.held import HeldFrames
+from vjepa_wm.data.held import Room
 from vjepa_wm.data.video_scan import scan_videos
 from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.pretraining.clips import Augment, ClipSteps
@@ -114,12 +114,29 @@ def test_trajectories_need_no_workers(sources) -> None:
         assert not multiprocessing.active_children()
 
 
+def roomy(device: str, gigabytes: float = 1.0) -> Room:
+    """Make a CPU stand in for a GPU with room."""
+    room = Room(device)
+    room.free = gigabytes * 1e9
+    return room
+
+
+def test_room_is_shared(sources) -> None:
+    """What one takes the next one cannot; a CPU has none."""
+    frames = sources[0].trajectories.pixels
+    gigabytes = len(frames) * 16 * 16 * 3 / 1e9
+    room = roomy("cpu", 1.5 * gigabytes)
+    assert room.hold(frames) is not None
+    assert room.hold(frames) is None
+    assert Room("cpu").hold(frames) is None
+
+
 def test_held_frames_are_the_frames_that_are_read(sources, monkeypatch) -> None:
     """A GPU holds trajectories; clips are the same in the same places, videos beside them."""
     with loader(sources, workers=0) as made:
         wanted = batches(made, np.random.default_rng(3), 4)
         parts = batches(made, np.random.default_rng(3), 2, rows=[4, 1])
-    monkeypatch.setattr("vjepa_wm.pretraining.sources.hold", HeldFrames)
+    monkeypatch.setattr("vjepa_wm.pretraining.loader.Room", roomy)
     for workers in (0, 1):
         with loader(sources, workers=workers) as made:
             assert set(made._held) == {0}
@@ -131,4 +148,4 @@ def test_held_frames_are_the_frames_that_are_read(sources, monkeypatch) -> None:
 def test_frames_that_are_cut_are_not_held(sources) -> None:
     trajectories = sources[0].trajectories
     cut = TrajectorySource(trajectories, num_frames=2, steps=ClipSteps([1]), augment=Augment())
-    assert cut.hold("cuda") is None
+    assert cut.hold(roomy("cpu")) is None

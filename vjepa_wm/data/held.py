@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vjepa_wm.data.windows import FrameArrays
 
-SHARE = 0.25  # of a GPU's free memory that each of the arrays may take
+SHARE = 0.25  # of a GPU's free memory that data may take
 
 
 class HeldFrames:
@@ -32,11 +32,23 @@ class HeldFrames:
         return self.frames[torch.from_numpy(frames).to(self.frames.device)]
 
 
-def hold(arrays: FrameArrays, device: torch.device | str) -> HeldFrames | None:
-    """Copy an array over all frames to a GPU; None on a CPU, and where it does not fit."""
-    if torch.device(device).type != "cuda":
-        return None
-    needed = len(arrays) * int(np.prod(arrays.frame_shape)) * arrays.dtype.itemsize
-    if needed > SHARE * torch.cuda.mem_get_info(device)[0]:
-        return None
-    return HeldFrames(arrays, device)
+class Room:
+    """What data may take of the memory of a GPU; on a CPU there is none, as nothing is gained.
+
+    Args:
+        device: Whose memory.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        self.free = 0.0
+        if self.device.type == "cuda":
+            self.free = SHARE * torch.cuda.mem_get_info(self.device)[0]
+
+    def hold(self, arrays: FrameArrays) -> HeldFrames | None:
+        """Copy an array over all frames there; None where it does not fit any more."""
+        needed = len(arrays) * int(np.prod(arrays.frame_shape)) * arrays.dtype.itemsize
+        if needed > self.free:
+            return None
+        self.free -= needed
+        return HeldFrames(arrays, self.device)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vjepa_wm.data.held import HeldFrames, hold
+from vjepa_wm.data.held import HeldFrames, Room
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import FrameArrays, WindowIndex, gather_actions
 from vjepa_wm.errors import DataError
@@ -150,7 +150,7 @@ class LatentCache:
 
     def hold(self, device: torch.device | str) -> None:
         """Copy the latents to a GPU, if there is room; elsewhere nothing is done."""
-        self.held = hold(self.latents, device)
+        self.held = Room(device).hold(self.latents)
 
     @property
     def latent_shape(self) -> tuple[int, int]:

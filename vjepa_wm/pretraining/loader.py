@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vjepa_wm.data.held import Room
 from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.pretraining.clips import Clip
 from vjepa_wm.pretraining.sources import Source
 
 AHEAD = 2  # batches decided and handed to the workers before they are wanted
-_Pixels = NDArray[np.uint8]  # of a clip (T, S, S, 3)
-_Read = tuple[_Pixels, dict[str, str]]
+_Read = tuple[NDArray[np.uint8], dict[str, str]]  # a clip, and videos that broke -> why
 
 
 class Plan(NamedTuple):
@@ -138,7 +138,8 @@ class ClipLoader:
         self._plan = plan
         self._rows = rows
         self._slow = {i: source for i, source in enumerate(sources) if source.is_slow}
-        held = {i: source.hold(device) for i, source in enumerate(sources)}
+        room = Room(device)
+        held = {i: source.hold(room) for i, source in enumerate(sources)}
         self._held = {i: read for i, read in held.items() if read is not None}
         self._device = device
         self._workers = workers

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vjepa_wm.data.held import hold
+from vjepa_wm.data.held import Room
 from vjepa_wm.data.trajectories import Trajectories, split_episodes
 from vjepa_wm.data.video_scan import Video, VideoScan
 from vjepa_wm.data.videos import Cut, UnreadableError, cut_square, read_pictures
@@ -47,8 +47,8 @@ class Source(Protocol):
     def read(self, clip: Clip) -> tuple[NDArray[np.uint8], dict[str, str]]:
         """Read a clip, (T, S, S, 3), and say what could not be read: name -> why."""
 
-    def hold(self, device: torch.device | str) -> "HeldClips | None":
-        """Copy all frames to a GPU; None where that cannot be."""
+    def hold(self, room: Room) -> "HeldClips | None":
+        """Copy all frames to where there is room; None where that cannot be."""
 
     def validation_frames(self, num_episodes: int) -> Tensor:
         """Read frames of what is held out, uint8 (E, T, S, S, 3)."""
@@ -106,9 +106,9 @@ class TrajectorySource:
             pixels = np.stack([cut_square(p, side=side, cut=clip.cut) for p in pictures])
         return np.broadcast_to(pixels, (self.num_frames, *pixels.shape[1:])), {}
 
-    def hold(self, device: torch.device | str) -> HeldClips | None:
-        """Copy all frames to a GPU if there is room, and none of them is to be cut."""
-        held = hold(self.trajectories.pixels, device) if self.augment is None else None
+    def hold(self, room: Room) -> HeldClips | None:
+        """Copy all frames to where there is room, if none of them is to be cut."""
+        held = room.hold(self.trajectories.pixels) if self.augment is None else None
         if held is None:
             return None
 
@@ -236,7 +236,7 @@ class VideoSource:
         except OSError as error:  # it was there when the folder was looked at
             raise UnreadableError(str(error)) from error
 
-    def hold(self, device: torch.device | str) -> None:
+    def hold(self, room: Room) -> None:
         """Videos stay compressed."""
 
     def validation_frames(self, num_episodes: int) -> Tensor:
