@@ -123,7 +123,7 @@ def test_the_command_line_goes_before_the_recipe() -> None:
 def test_the_terms_of_before_train_as_they_did_before_there_were_recipes(
     data: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """Figures of the commit before (5bad2f4), but for the masks, which are drawn all at once since."""
+    """Figures of the commit before (5bad2f4), with the masks of now."""
     rows = run(monkeypatch, data, tmp_path, *tiny.TERMS_BEFORE_SIGREG, "pool=2", "trainer.steps=7")
     found = {row["step"]: row for row in rows}
     for step, figures in BEFORE.items():
