@@ -23,6 +23,7 @@ FOUNDATION = {
     "errors",
     "evaluation.statistics",
     "files",
+    "gpu_memory",
     "precision",
     "progress",
     "provenance",

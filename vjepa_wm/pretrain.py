@@ -89,7 +89,7 @@ def pretrain(cfg: DictConfig) -> None:
     with ClipLoader(sources, plan, rows=rows, workers=cfg.workers, device=cfg.device) as loader:
         figures = trainer.fit(
             objective,
-            BatchLoss(objective, loader, rows, pieces=trainer.accumulate, device=cfg.device),
+            BatchLoss(objective, loader, rows, pieces=trainer.accumulate),
             folder=out,
             validate=validate,
             select=cfg.select,

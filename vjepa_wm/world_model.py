@@ -15,13 +15,13 @@ from vjepa_wm.costs import CostCallable, Goal, score
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import FramePredictor
+from vjepa_wm.gpu_memory import spare_bytes
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.threads import side_by_side
 
 CPU_TOKENS_AT_ONCE = 512  # per thread: what passes from layer to layer stays in its cache
 LEAST_TOKENS = 256  # that are worth a thread of their own: with fewer, Python is what is waited for
 CPU_MEMORY_MB = 64.0  # of a rollout
-GPU_MEMORY_SHARE = 0.25  # of what is free
 MOST_WIDTH = 512  # of what is imagined a thread each: the products of wider nets share threads well
 
 LatentCost = CostCallable  # latents (B,N,T,P,D), goal (B,P,D) -> (B,N); see vjepa_wm.costs
@@ -95,6 +95,7 @@ class WorldModel(nn.Module):
         self.metric = metric
         self.integrate = integrate
         self.memory_mb = memory_mb
+        self._spare_bytes: float | None = None
 
     @property
     def takes_proprio(self) -> bool:
@@ -195,9 +196,13 @@ class WorldModel(nn.Module):
         return max(1, rows)
 
     def _memory_bytes(self) -> float:
-        if self.memory_mb is None:
-            self.memory_mb = default_memory_mb(next(self.predictor.parameters()).device)
-        return self.memory_mb * 2**20
+        """What a rollout may take; of a GPU a part of what was free when it was first asked."""
+        device = next(self.predictor.parameters()).device
+        if self.memory_mb is not None or device.type != "cuda":
+            return (self.memory_mb or CPU_MEMORY_MB) * 2**20
+        if self._spare_bytes is None:
+            self._spare_bytes = spare_bytes(device)
+        return self._spare_bytes
 
     def workers(self, candidates: int, horizon: int) -> int:
         """How many threads imagine so many candidates side by side, where no gradients are wanted.
@@ -214,13 +219,6 @@ class WorldModel(nn.Module):
         tokens = candidates * net.tokens_per_frame
         in_memory = int(self._memory_bytes() / (horizon * net.bytes_per_frame))
         return max(1, min(torch.get_num_threads(), tokens // LEAST_TOKENS, in_memory))
-
-
-def default_memory_mb(device: torch.device) -> float:
-    """Megabytes a rollout may take where nobody says how many."""
-    if device.type != "cuda":
-        return CPU_MEMORY_MB
-    return GPU_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0] / 2**20
 
 
 class Imagination:

@@ -57,7 +57,7 @@ def test_stills_and_clips_take_turns_with_masks_of_their_own(
 ) -> None:
     """A still is the first frame, as an image path takes it, or a tubelet of it."""
     objective, loader = parts(tmp_path, image_share=0.5, image_path=image_path)
-    loss = BatchLoss(objective, loader, range(BATCH), pieces=1, device="cpu")
+    loss = BatchLoss(objective, loader, range(BATCH), pieces=1)
     rng, seen = np.random.default_rng(0), set()
     for _ in range(12):
         loss(rng, 0.25)
@@ -78,10 +78,8 @@ def test_stills_and_clips_take_turns_with_masks_of_their_own(
 def test_pieces_are_the_rows_of_the_batch(tmp_path: Path) -> None:
     """Each clip once, with its masks; their parts add up to those of the whole."""
     objective, loader = parts(tmp_path, image_share=0.0)
-    whole, _ = BatchLoss(objective, loader, range(BATCH), pieces=1, device="cpu")(
-        np.random.default_rng(0), 0.0
-    )
-    in_two = BatchLoss(objective, loader, range(BATCH), pieces=2, device="cpu")
+    whole, _ = BatchLoss(objective, loader, range(BATCH), pieces=1)(np.random.default_rng(0), 0.0)
+    in_two = BatchLoss(objective, loader, range(BATCH), pieces=2)
     pieces = list(in_two(np.random.default_rng(0), 0.0))
     assert len(pieces) == 2
     assert float(sum(loss for loss, _ in pieces)) == pytest.approx(float(whole), abs=1e-6)

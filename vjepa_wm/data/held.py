@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from vjepa_wm.data.windows import FrameArrays
-
-SHARE = 0.25  # of a GPU's free memory that data may take
+from vjepa_wm.gpu_memory import spare_bytes
 
 
 class HeldFrames:
@@ -43,7 +42,7 @@ class Room:
         self.device = torch.device(device)
         self.free = 0.0
         if self.device.type == "cuda":
-            self.free = SHARE * torch.cuda.mem_get_info(self.device)[0]
+            self.free = spare_bytes(self.device)
 
     def hold(self, arrays: FrameArrays) -> HeldFrames | None:
         """Copy an array over all frames there; None where it does not fit any more."""

@@ -25,6 +25,7 @@ from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import FrameArrays, WindowIndex, gather_actions
 from vjepa_wm.errors import DataError
 from vjepa_wm.files import atomic_path, digest, read_json, write_json
+from vjepa_wm.gpu_memory import spare_bytes
 from vjepa_wm.progress import Progress, no_progress
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ DTYPE = np.dtype(np.float16)
 MAX_BATCH = 64
 CUDA_MAX_BATCH = 1024
 CPU_BYTES = 1 << 30
-CUDA_SHARE = 0.25  # of the memory that is free
 LONG_S = 3600.0
 
 
@@ -72,7 +72,7 @@ def frames_per_batch(frame_bytes: int, device: torch.device | str) -> int:
     """
     budget, most = float(CPU_BYTES), MAX_BATCH
     if torch.device(device).type == "cuda":
-        budget, most = CUDA_SHARE * torch.cuda.mem_get_info(device)[0], CUDA_MAX_BATCH
+        budget, most = spare_bytes(device), CUDA_MAX_BATCH
     return max(1, min(most, int(budget / frame_bytes)))
 
 

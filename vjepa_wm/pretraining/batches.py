@@ -95,10 +95,9 @@ class BatchLoss:
 
     Args:
         objective: Whose loss it is.
-        loader: Gives out batches.
+        loader: Gives out batches, where the objective is.
         rows: This process's.
         pieces: In which they are worked through.
-        device: Where the objective is.
     """
 
     def __init__(
@@ -108,13 +107,11 @@ class BatchLoss:
         rows: Sequence[int],
         *,
         pieces: int,
-        device: str | torch.device,
     ) -> None:
         self.objective = objective
         self.loader = loader
         self.rows = rows
         self.pieces = pieces
-        self.device = device
 
     def __call__(
         self, rng: np.random.Generator, share: float
@@ -135,10 +132,10 @@ class BatchLoss:
         if batch.plan.is_still:
             video = stills(video, self.objective.encoder)
         masks = [
-            (context[rows].to(self.device), target[rows].to(self.device))
+            (context[rows].to(video.device), target[rows].to(video.device))
             for context, target in batch.plan.masks
         ]
-        source = torch.from_numpy(batch.plan.source[rows]).to(self.device)
+        source = torch.from_numpy(batch.plan.source[rows]).to(video.device)
         return self.objective.loss(video, masks, source, share)
 
 

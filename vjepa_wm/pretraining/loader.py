@@ -119,6 +119,7 @@ class ClipLoader:
         device: Where clips are wanted; a GPU holds the frames of trajectories, if it can.
 
     Attributes:
+        device: Where clips come out.
         faults: Source -> video that could not be read -> why; so far.
     """
 
@@ -141,7 +142,7 @@ class ClipLoader:
         room = Room(device)
         held = {i: source.hold(room) for i, source in enumerate(sources)}
         self._held = {i: read for i, read in held.items() if read is not None}
-        self._device = device
+        self.device = device
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -201,7 +202,7 @@ class ClipLoader:
         if len(parts) == 1:
             return parts[0]
         back = np.argsort(np.concatenate(order))
-        return torch.cat(parts)[torch.from_numpy(back).to(self._device)]
+        return torch.cat(parts)[torch.from_numpy(back).to(self.device)]
 
     def _clips(self, batch: Batch, rows: Sequence[int], source: int) -> Tensor:
         """Read rows that are of one source."""
@@ -212,7 +213,7 @@ class ClipLoader:
             pixels, faults = self._pixels(batch, row, source)
             self.faults[source] |= faults
             clips.append(pixels)
-        return torch.from_numpy(np.stack(clips)).to(self._device)
+        return torch.from_numpy(np.stack(clips)).to(self.device)
 
     def _pixels(self, batch: Batch, row: int, source: int) -> _Read:
         if row in batch.decoding:
@@ -233,11 +234,11 @@ class ClipLoader:
         fast = []
         for row in self._rows:
             source = int(batch.plan.source[row])
-            if source not in self._slow:
-                fast += [row] if source not in self._held else []
-                continue
-            with _alive():
-                batch.decoding[row] = self._pool.submit(_read, source, batch.plan.clips[row])
+            if source in self._slow:
+                with _alive():
+                    batch.decoding[row] = self._pool.submit(_read, source, batch.plan.clips[row])
+            elif source not in self._held:
+                fast.append(row)
         batch.copying = self._thread.submit(self._copied, batch.plan, fast)
         self._ahead.append(batch)
 
