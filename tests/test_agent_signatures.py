@@ -59,6 +59,41 @@ def test_a_single_environment_has_new_goals_too() -> None:
     assert agent.goal.tolist() == [[[2.0, 3.0]]]
 
 
+def test_environments_that_begin_anew_with_the_same_goal_forget_their_past() -> None:
+    """As stable-worldmodel's `World` tells of it, in an `info` that stays the same."""
+    agent = make_agent(replan_every=4)
+    info = {"pixels": np.stack([dot(9, 9)] * 2)[:, None], "goal": np.stack([dot(20, 22)] * 2)}
+    agent.get_action(info)
+    info["_needs_flush"] = np.array([False, True])
+    for seen in ([2, 1], [2, 2]):  # a context of two frames
+        agent.get_action(info)
+        assert [len(slot.latents) for slot in agent.slots] == seen
+    assert "_needs_flush" not in info
+
+
+def test_environments_that_are_over_wait() -> None:
+    world = DotWorld()
+    agent = make_agent(world)
+    info = {"pixels": np.stack([dot(9, 9)] * 3), "goal": np.stack([dot(20, 22)] * 3)}
+    info["terminated"] = np.array([[False], [True], [False]])
+    info["truncated"] = np.array([[False], [False], [True]])
+    actions = agent.get_action(info)
+    assert world.planned_for == [1]
+    assert np.abs(actions[0]).max() > 0 and not actions[1:].any()
+
+
+def test_a_world_seeds_the_agent_before_its_first_goal() -> None:
+    info = {"pixels": dot(9, 9)[None], "goal": dot(20, 22)[None]}
+    first, other, again = make_agent(), make_agent(), make_agent()
+    other.seed += 1
+    for agent, seed in ((other, first.seed), (again, first.seed + 1)):
+        agent.set_env(object())
+        agent.set_seed(seed)
+    actions = [agent.get_action(info) for agent in (first, other, again)]
+    np.testing.assert_array_equal(actions[0], actions[1])
+    assert not np.array_equal(actions[0], actions[2])
+
+
 def test_after_a_reset_the_goal_is_taken_again() -> None:
     agent = make_agent()
     info = {"pixels": dot(9, 9)[None], "goal": dot(20, 22)[None]}

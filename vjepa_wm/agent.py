@@ -7,7 +7,6 @@ Shapes: n environments, H W C image, A action width, T planned steps.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from planners import Planner, shift
 from vjepa_wm.agent_memory import Past, Slot
+from vjepa_wm.agent_signatures import PolicySignatures
 from vjepa_wm.costs import score
 from vjepa_wm.cuda_graphs import RecordedCosts
 from vjepa_wm.errors import SettingError
@@ -23,15 +23,12 @@ from vjepa_wm.observations import (
     as_tensor,
     read_frames,
     read_goal,
-    read_images,
-    read_pixels,
     read_proprio,
-    which_changed,
 )
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
 
-class MPCAgent:
+class MPCAgent(PolicySignatures):
     """Plans to a goal image in the latent space of a world model, and replans as it goes.
 
     One object serves a single environment (pixels (H, W, 3) in, action (A,) out) and n of them
@@ -222,10 +219,6 @@ class MPCAgent:
                 self.slots[i].go_back(past)
             raise
 
-    def _require_goal(self) -> None:
-        if self.goal is None:
-            raise RuntimeError("no goal yet: call agent.reset(goal=...) with a goal image first")
-
     def _needs_plan(self, slot: Slot) -> bool:
         return slot.plan is None or slot.executed >= self.replan_every
 
@@ -327,72 +320,3 @@ class MPCAgent:
         fresh = rest.expand(self.planner.horizon, -1)
         starts = [fresh if s.plan is None else shift(s.plan, s.executed) for s in slots]
         return torch.stack([start.to(self.device) for start in starts])
-
-    def predict(
-        self,
-        observation: Mapping[str, Pixels],
-        state: None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = True,
-    ) -> tuple[np.ndarray, None]:
-        """Act, with the signature of Stable-Baselines3's `predict`.
-
-        Environments whose episode has just started are forgotten; their goals are kept.
-        """
-        del state, deterministic  # the agent keeps its own state; its noise is seeded
-        self._require_goal()
-        if episode_start is not None:
-            for i in np.flatnonzero(episode_start):
-                self.slots[i].forget()
-                if self.slots[i].goals:
-                    self.goal[i] = self.slots[i].goals[0]
-        return self.act(observation), None
-
-    def select_action(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Act, with the signature of LeRobot's policies.
-
-        Args:
-            batch: one `observation.images.<camera>` (n, C, H, W), floating in [0, 1] or uint8, and
-                `observation.state` (n, Q) where the world model takes proprio.
-
-        Returns:
-            Actions (n, A) on the images' device.
-
-        Raises:
-            SettingError: there are several cameras or none, or images of another shape or range.
-        """
-        names = [name for name in batch if name.startswith("observation.image")]
-        if len(names) != 1:
-            raise SettingError(f"wanted one camera 'observation.images.<name>', got {names}")
-        images = batch[names[0]]
-        obs = {"pixels": read_images(images, names[0]).cpu()}
-        if "observation.state" in batch:
-            obs["proprio"] = batch["observation.state"].cpu()
-        actions = torch.from_numpy(np.atleast_2d(self.act(obs)))
-        return actions.to(images.device)
-
-    def get_action(self, info: Mapping[str, Any]) -> np.ndarray:
-        """Act, with the signature of stable-worldmodel's policies.
-
-        Args:
-            info: `pixels` and `goal`, uint8 (n, H, W, 3) or (n, 1, H, W, 3). Environments whose
-                goal changed forget their past. A new episode with the goal of the last one is not
-                noticed: `reset` before it, or `predict` with `episode_start` in its first step,
-                tells of it. Where the world model takes it, also `proprio` (n, Q) or (n, 1, Q).
-        """
-        goal, pixels = (_single_frame(read_pixels(info[key], key)) for key in ("goal", "pixels"))
-        given = self._given_goal
-        if given is None or given.shape != goal.shape:
-            self.reset(goal=goal)
-        elif (changed := which_changed(given, goal)).size:
-            self.set_goal(goal if self.is_single else goal[changed], changed)
-        self._given_goal = goal.clone()  # the caller may write the next one over it
-        obs = {"pixels": pixels}
-        if "proprio" in info:
-            proprio = torch.as_tensor(info["proprio"])
-            obs["proprio"] = proprio.squeeze(1) if proprio.ndim == 3 else proprio
-        return self.act(obs)
-
-
-def _single_frame(pixels: Tensor) -> Tensor:
-    return pixels.squeeze(1) if pixels.ndim == 5 else pixels
