@@ -65,8 +65,17 @@ ARROWS: dict[str, set[str]] = {
     },
     "costs": {"metric"},
     "observations": set(),
-    "agent": {"agent_memory", "cuda_graphs", "observations", "world_model", "costs", "planners"},
+    "agent": {
+        "agent_memory",
+        "agent_signatures",
+        "cuda_graphs",
+        "observations",
+        "world_model",
+        "costs",
+        "planners",
+    },
     "agent_memory": set(),
+    "agent_signatures": {"agent_memory", "observations"},
     "cuda_graphs": {"nn", "world_model"},
     "behaviour_cloning": {"action_units", "encoders", "observations", "proprio", "world_model"},
     "training": {
