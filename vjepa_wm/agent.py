@@ -18,13 +18,7 @@ from vjepa_wm.agent_signatures import PolicySignatures
 from vjepa_wm.costs import score
 from vjepa_wm.cuda_graphs import RecordedCosts
 from vjepa_wm.errors import SettingError
-from vjepa_wm.observations import (
-    Pixels,
-    as_tensor,
-    read_frames,
-    read_goal,
-    read_proprio,
-)
+from vjepa_wm.observations import Pixels, as_tensor, read_frames, read_goal, read_proprio
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
 

@@ -114,14 +114,14 @@ class PolicySignatures(ABC):
                 `truncated` (n,) or (n, 1) wait, and get zeros. Where the world model takes it,
                 also `proprio` (n, Q) or (n, 1, Q).
         """
-        begun = info.pop("_needs_flush") if "_needs_flush" in info else []
         goal, pixels = (_single_frame(read_pixels(info[key], key)) for key in ("goal", "pixels"))
         given = self._given_goal
         if given is None or given.shape != goal.shape:
             self.reset(goal=goal)
         elif (changed := which_changed(given, goal)).size:
             self.set_goal(goal if self.is_single else goal[changed], changed)
-        self._begin_again(np.flatnonzero(begun))
+        if "_needs_flush" in info:
+            self._begin_again(np.flatnonzero(info.pop("_needs_flush")))
         self._given_goal = goal.clone()  # the caller may write the next one over it
         obs = {"pixels": pixels}
         if "proprio" in info:
