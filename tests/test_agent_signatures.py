@@ -71,6 +71,18 @@ def test_environments_that_begin_anew_with_the_same_goal_forget_their_past() -> 
     assert "_needs_flush" not in info
 
 
+def test_a_new_beginning_is_not_lost_to_a_bad_picture() -> None:
+    agent = make_agent(replan_every=4)
+    info = {"pixels": dot(9, 9)[None], "goal": dot(20, 22)[None]}
+    agent.get_action(info)
+    info |= {"_needs_flush": np.array([True]), "pixels": dot(9, 9)[None].astype(np.float32)}
+    with pytest.raises(SettingError):
+        agent.get_action(info)
+    info["pixels"] = dot(9, 9)[None]
+    agent.get_action(info)
+    assert len(agent.slots[0].latents) == 1
+
+
 def test_environments_that_are_over_wait() -> None:
     world = DotWorld()
     agent = make_agent(world)
