@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.policies import Policy
-from envs.rendering import PROFILES, load_model, render
+from envs.rendering import PROFILES, largest_size, load_model, render
 from envs.rollouts import STATE_SPEC, FloatArray, copy_state, follow, read_state
 
 HOLD_STEPS = 3  # consecutive steps within every threshold that make a success
@@ -60,19 +60,24 @@ class PixelGoalEnv(gymnasium.Env):
             render_size: Height and width of the pictures `render` returns.
 
         Raises:
-            ValueError: If a name is unknown or a size is not positive.
+            ValueError: If a name is unknown or a size is not positive, or too large to draw.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}.")
         if profile not in PROFILES:
             raise ValueError(f"profile must be one of {list(PROFILES)}, got {profile!r}.")
-        if image_size < 1 or render_size < 1:
-            raise ValueError(f"Sizes must be positive, got {image_size=}, {render_size=}.")
+        self._model = load_model(self.scene)
+        for name, size, drawn in (
+            ("image_size", image_size, profile),
+            ("render_size", render_size, "pretty"),
+        ):
+            largest = largest_size(self._model, drawn)
+            if not 1 <= size <= largest:
+                raise ValueError(f"{name} must be from 1 to {largest}, got {size}.")
         self.render_mode = render_mode
         self.image_size = image_size
         self.profile = profile
         self.render_size = render_size
-        self._model = load_model(self.scene)
         self._data = mujoco.MjData(self._model)
         self._scratch = mujoco.MjData(self._model)
         self._held_steps = 0
@@ -147,14 +152,16 @@ class PixelGoalEnv(gymnasium.Env):
             Observation and info.
 
         Raises:
-            ValueError: If an option or level is unknown or a state is malformed.
-            RuntimeError: If no goal of the level can be found from a given start.
+            ValueError: If an option or level is unknown or a state is malformed; the episode before
+                goes on.
+            RuntimeError: If no goal of the level can be found from a given start; the episode has
+                none then.
         """
-        super().reset(seed=seed)
         options = {} if options is None else options
         level = self._check_options(options)
+        super().reset(seed=seed)
         mujoco.mj_resetData(self._model, self._data)
-        self._held_steps = 0
+        self._held_steps, self._goal_state, self._goal = 0, None, None
         is_start_given = options.get("start") is not None
         if is_start_given:
             self.set_sim_state(options["start"])
@@ -165,7 +172,7 @@ class PixelGoalEnv(gymnasium.Env):
             self._goal_state = self._sample_goal(level, is_start_given)
         else:
             goal = options["goal"]
-            self._goal_state = None if goal is None else self._check_state(goal).copy()
+            self._goal_state = None if goal is None else np.array(goal, dtype=np.float64)
         self._goal = self._draw_goal()
         return self._observe(self._data), self._info()
 
@@ -252,8 +259,10 @@ class PixelGoalEnv(gymnasium.Env):
             `pixels` uint8 (N,F,H,W,3) and `proprio` float32 (N,F,Q) after each of these steps.
 
         Raises:
-            ValueError: If the actions are malformed.
+            ValueError: If the actions are malformed, or there are no steps.
         """
+        if not len(steps):
+            raise ValueError("steps: wanted at least one to observe, got none.")
         ends = self._follow(actions)[:, list(steps)]
         copy_state(self._model, self._data, self._scratch)
         observed = []
@@ -275,13 +284,16 @@ class PixelGoalEnv(gymnasium.Env):
     # --- inside -------------------------------------------------------------------------------
 
     def _check_options(self, options: Mapping[str, Any]) -> str:
-        """Refuse unknown reset options and return the level."""
+        """Refuse unknown reset options and malformed states, and return the level."""
         for name in options:
             if name not in _RESET_OPTIONS:
                 raise ValueError(_unknown("reset option", name, _RESET_OPTIONS))
         level = options.get("level", self.levels[0])
         if level not in self.levels:
             raise ValueError(_unknown("level", level, self.levels))
+        for name in ("start", "goal"):
+            if options.get(name) is not None:
+                self._check_state(options[name])
         return level
 
     def _check_actions(self, actions: NDArray, shape: tuple[int, ...]) -> FloatArray:
@@ -306,8 +318,8 @@ class PixelGoalEnv(gymnasium.Env):
     def _follow(self, actions: NDArray) -> FloatArray:
         """Try candidates (N,T,A) out; returns generalised positions after each step (N,T,nq)."""
         actions = np.asarray(actions)
-        if actions.ndim != 3:
-            raise ValueError(f"actions must have shape (N, T, A), got {actions.shape}.")
+        if actions.ndim != 3 or not len(actions):
+            raise ValueError(f"actions must have shape (N, T, A), N > 0, got {actions.shape}.")
         actions = self._check_actions(actions, (*actions.shape[:2], self._model.nu))
         controls = np.repeat(actions * self.max_speed, self.num_substeps, axis=1)
         ends = follow(self._model, self._data, self._scratch, controls)

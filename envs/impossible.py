@@ -171,6 +171,8 @@ class TwinEnv(PixelGoalEnv):
     ) -> Twins | None:
         """Explore for one episode and tell a part of it twice.
 
+        It ends the running episode, and what is random of later ones follows from `seed`.
+
         Args:
             event: One of `events`.
             seed: Decides the episode, the frame and the event.

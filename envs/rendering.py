@@ -73,6 +73,12 @@ def _renderer(
     return renderer
 
 
+def largest_size(model: mujoco.MjModel, profile: str) -> int:
+    """Tell the largest square picture, in pixels, that the scene's off-screen buffer holds."""
+    side = min(model.vis.global_.offwidth, model.vis.global_.offheight)
+    return side // (FAST_OVERSAMPLING if profile == "fast" else 1)
+
+
 def average_blocks(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average 2 x 2 pixels, rounding to nearest: (2H,2W,3) -> (H,W,3)."""
     rows = image[0::2].astype(np.uint16)

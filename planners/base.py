@@ -6,6 +6,7 @@ Shapes: B problems, N candidates, T planned steps, A action width.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -23,7 +24,8 @@ class Plan:
     """What a planner found.
 
     Attributes:
-        actions: `(B, T, A)` the cheapest candidate that was evaluated, inside the bounds.
+        actions: `(B, T, A)` the cheapest candidate that was evaluated, inside the bounds; or the
+            mean of the last distribution, where the planner was told to return that.
         cost: `(B,)` what the cost function said of exactly these actions.
         mean: `(B, T, A)` centre of the last distribution; not the plan, but a good warm start.
         std: `(B, T, A)` its spread, in action units.
@@ -150,7 +152,7 @@ def shift(actions: Tensor, steps: int, *, fill: Literal["last", "zero"] = "last"
 
 def check_count(name: str, value: int) -> None:
     """Raise ValueError unless the value is an int of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}: wanted an int of at least 1, got {value!r}")
 
 

@@ -162,4 +162,6 @@ class ICEM(CEM):
     def _noise(self, search: Search, num: int, width: int) -> Tensor:
         """Draw `(B, N, T, A)` noise of unit variance, correlated over T."""
         white = search.noise.normal(num, self.horizon, width)
-        return torch.einsum("ts,bnsa->bnta", self._colouring.to(white), white)
+        # No matrix product: its rounding depends on how many problems there are
+        terms = self._colouring.to(white).unsqueeze(-1) * white.unsqueeze(-3)  # (B, N, T, T, A)
+        return terms.sum(dim=-2)

@@ -71,7 +71,8 @@ class Polished(Planner):
     """One planner after another: the second starts at the best the first has found.
 
     A search that needs no gradient finds the right valley, `Gradient` with one start its bottom.
-    They share the deadline.
+    They share the deadline. `Constrained` belongs around both: around one, the other leaves what it
+    allows.
 
     Args:
         search: Goes first.

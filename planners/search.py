@@ -203,9 +203,10 @@ class Search:
     def _take(self, candidates: Tensor, raw: Tensor) -> Tensor:
         """Count bad costs, keep the best, and return the costs."""
         self.num_evaluated += raw.shape[1]
+        raw = raw.to(self.noise.dtype)
         finite = torch.isfinite(raw)
         self._num_bad = self._num_bad + (~finite).sum()
-        costs = torch.where(finite, raw, torch.inf).to(self.noise.dtype)
+        costs = torch.where(finite, raw, torch.inf)
         if self.keep_history:
             self._last = candidates, costs
         self._keep_best(candidates, costs)

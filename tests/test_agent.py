@@ -135,7 +135,7 @@ def test_seeds_of_any_size_plan_and_small_ones_stay_as_they_were() -> None:
         actions.append(tuple(agent.act({"pixels": dot(4, 5)})))
     assert len(set(actions)) == len(actions)
     for seed in (0, 3_000_009, -1):
-        assert Slot(seed=seed).next_seed() == seed * 10_007 + 1
+        assert Slot(seed=seed).next_seed == seed * 10_007 + 1
 
 
 def test_plans_every_second_step_with_a_growing_context() -> None:
@@ -317,6 +317,17 @@ def test_bad_input_says_what_was_wanted() -> None:
         agent.act({"pixels": dot(1, 1)})
 
 
+def test_what_environments_without_goal_or_pixels_give_is_named() -> None:
+    agent = make_agent()
+    with pytest.raises(SettingError, match="this episode has no goal"):
+        agent.reset(goal=None)
+    agent.reset(goal=dot(20, 22))
+    with pytest.raises(SettingError, match='mapping with .pixels., got ndarray: give {"pixels"'):
+        agent.act(dot(4, 5))
+    with pytest.raises(SettingError, match="wanted 'pixels' in it, got only image"):
+        agent.act({"image": dot(4, 5)})
+
+
 def test_pictures_that_are_turned_views_are_taken() -> None:
     """As Gymnasium's MuJoCo renderer gives them: upside down, by negative strides."""
     turned = [np.ascontiguousarray(dot(*place)[::-1])[::-1] for place in ((4, 5), (20, 22))]
@@ -347,3 +358,52 @@ def test_a_deadline_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.clear()
         assert np.abs(agent.act({"pixels": dot(6, 6)})).max() <= 1
         assert len(calls) == wanted
+
+
+def test_who_acts_is_told_by_a_mask() -> None:
+    agent = make_agent()
+    agent.reset(goal=np.stack([dot(*goal) for goal in GOALS]))
+    pixels = {"pixels": np.stack([dot(*start) for start in STARTS])}
+    for wrong in (np.array([0, 2]), np.array([True]), np.ones(5, bool)):
+        with pytest.raises(SettingError, match=r"is_active: wanted bool \(4,\)"):
+            agent.act(pixels, is_active=wrong)
+
+
+def test_new_goals_are_given_by_number_or_mask_and_all_or_none() -> None:
+    agents = [make_agent(), make_agent()]
+    new = np.stack([dot(4, 4), dot(8, 8)])
+    for agent, env_ids in zip(agents, ([1, 3], [False, True, False, True]), strict=True):
+        agent.reset(goal=np.stack([dot(*goal) for goal in GOALS]))
+        before = agent.goal.clone()
+        for wrong, says in [([1], "goal: wanted 1"), ([1, 1], "different"), ([1, 4], "0 to 3")]:
+            with pytest.raises(SettingError, match=says):
+                agent.set_goal(new, np.array(wrong))
+        with pytest.raises(SettingError, match="from 0 to 3"):
+            agent.set_goal(new, np.array([0.5, 1.0]))
+        assert torch.equal(agent.goal, before)
+        agent.set_goal(new, np.array(env_ids))
+        assert agent.goal[[1, 3], 0].tolist() == [[4, 4], [8, 8]]
+        assert torch.equal(agent.goal[[0, 2]], before[[0, 2]])
+
+
+def test_a_refused_beginning_leaves_the_episode_before() -> None:
+    agent = make_agent(subgoal_steps=2)
+    agent.reset(goal=dot(20, 22))
+    slots, goal = agent.slots, agent.goal.clone()
+    with pytest.raises(SettingError, match="subgoals"):
+        agent.reset(goal=dot(4, 4), subgoals=np.zeros((0, SIDE, SIDE, 3), np.uint8))
+    assert agent.slots is slots and torch.equal(agent.goal, goal)
+
+
+def test_a_plan_that_failed_is_made_again_with_the_same_noise() -> None:
+    actions = []
+    for fails in (False, True):
+        agent = make_agent()
+        agent.reset(goal=dot(20, 22))
+        if fails:
+            plan, agent.planner.plan = agent.planner.plan, None
+            with pytest.raises(TypeError):
+                agent.act({"pixels": dot(4, 5)})
+            agent.planner.plan = plan
+        actions.append(agent.act({"pixels": dot(4, 5)}).tolist())
+    assert actions[0] == actions[1]

@@ -196,3 +196,13 @@ def test_no_gradients_are_recorded_in_any_mode() -> None:
             agent.reset(goal=np.zeros((SIDE, SIDE, 3), np.uint8))
             agent.act({"pixels": dot(9, 9)})
         assert not agent.goal.requires_grad and not agent.slots[0].latents[0].requires_grad
+
+
+def test_get_action_keeps_a_way_laid_out_before() -> None:
+    agent = make_agent(subgoal_steps=2)
+    agent.reset(goal=dot(20, 22), subgoals=np.stack([dot(10, 10), dot(14, 14)]))
+    agent.get_action({"goal": dot(20, 22), "pixels": dot(4, 5)})
+    assert len(agent.slots[0].goals) == 3
+    agent.set_goal(dot(4, 20)[None], np.array([0]))
+    agent.get_action({"goal": dot(20, 22), "pixels": dot(4, 5)})  # which is a new one now
+    assert agent.goal[0, 0].tolist() == [20, 22]

@@ -236,6 +236,27 @@ def test_cameras_hand_over_actions() -> None:
     torch.testing.assert_close(with_effort - without, 1.5 * effort, rtol=1e-4, atol=1e-5)
 
 
+def test_cameras_hand_over_the_goals_proprio() -> None:
+    latents, proprio = torch.randn(2, 3, 5, 4, 4), torch.randn(2, 3, 5, 3)
+    goal = Goal(torch.randn(2, 4, 4), proprio=torch.randn(2, 3))
+    known = {"actions": torch.rand(2, 3, 5, 2), "proprio": proprio}
+    reach = ProprioCost(over_steps="last")
+    got = score(CameraCost(reach, weights=[1.0, 0.5]), latents, goal, **known)
+    torch.testing.assert_close(got, 1.5 * reach(latents, goal, proprio))
+
+
+def test_proprio_of_another_width_is_refused() -> None:
+    latents, proprio = torch.randn(2, 3, 5, 4, 4), torch.randn(2, 3, 5, 3)
+    goal = Goal(torch.randn(2, 4, 4), proprio=torch.randn(2, 1))
+    with pytest.raises(
+        SettingError, match=r"wanted a goal's proprio \(B, Q\) = \(2, 3\), got \(2, 1"
+    ):
+        ProprioCost(over_steps="last")(latents, goal, proprio)
+    goal = Goal(goal.latents, proprio=torch.randn(2, 3))
+    with pytest.raises(SettingError, match="wanted 3, one per entry of the proprio, got 1"):
+        ProprioCost(over_steps="last", weights=[1.0])(latents, goal, proprio)
+
+
 def test_action_costs_have_closed_forms() -> None:
     still = torch.full((1, 4, 2), 0.5)
     jump = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])[None]

@@ -158,3 +158,9 @@ def test_pairwise_distance_is_exact_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded = pairwise_distance(x)
     torch.testing.assert_close(rounded, torch.cdist(x, x), atol=0.05, rtol=1e-3)
+
+
+def test_one_piece_at_a_time_teaches_nothing() -> None:
+    metric = TemporalMetric(latent_dim=4, num_patches=2, hidden_dim=8, embed_dim=4, max_steps=5)
+    with pytest.raises(SettingError, match="at least 2 pieces at a time, got 1"):
+        metric.loss(torch.randn(1, 6, 2, 4))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planners import Gradient
 from tests import tiny
+from vjepa_wm.action_units import HalfRanges
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.errors import SettingError
 from vjepa_wm.predictor import ActionPredictor
@@ -354,3 +356,46 @@ def test_compiled_blocks_imagine_the_same() -> None:
     model.predictor.compile_layers()
     for call, latents in zip(calls, wanted, strict=True):
         torch.testing.assert_close(model.rollout(*call), latents, **CLOSE)
+
+
+def test_action_bounds_are_taken_as_spaces_give_them() -> None:
+    spec = ActionSpec(low=np.array([-1, -2], np.float32), high=[1, 2], frame_skip=1)
+    assert spec == ActionSpec(low=(-1.0, -2.0), high=(1.0, 2.0), frame_skip=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"frame_skip": 0}, "frame_skip: wanted at least 1"),
+        ({"low": (-1.0,)}, "as many of each"),
+        ({"low": (1.0, 1.0)}, "low < high"),
+        ({"high": (float("inf"), 1.0)}, "finite"),
+    ],
+)
+def test_actions_that_cannot_be_are_refused(change: dict, says: str) -> None:
+    with pytest.raises(SettingError, match=says):
+        ActionSpec(**{"low": (-1.0, -1.0), "high": (1.0, 1.0), "frame_skip": 1, **change})
+
+
+def test_actions_of_another_width_than_the_predictors_are_refused() -> None:
+    spec = ActionSpec(low=(-1.0,) * 3, high=(1.0,) * 3, frame_skip=1)
+    with pytest.raises(SettingError, match="wanted 2 entries, as many as the predictor takes"):
+        WorldModel(tiny.encoder(), tiny.predictor(), action_spec=spec)
+
+
+def test_proprio_of_other_frames_than_the_contexts_is_refused() -> None:
+    model = world(takes_proprio=True)
+    context, past, _ = problem(2)
+    width = model.predictor.proprio_dim
+    for shape in ((3, 1, width), (2, 2, width), (3, 2, width + 1)):
+        with pytest.raises(SettingError, match="one row per frame of the context"):
+            model.observe(context, past, torch.zeros(shape))
+
+
+def test_constants_moved_without_gradients_are_of_use_with_them() -> None:
+    """What is kept after the first use under inference mode takes part in training later."""
+    units = HalfRanges([-1.0], [1.0])
+    with torch.inference_mode():
+        units(torch.zeros(1, 1, device="meta"))
+    actions = torch.zeros(1, 1, device="meta", requires_grad=True)
+    torch.autograd.grad(units(actions).sum(), actions)

@@ -15,7 +15,7 @@ class HalfRanges:
     Args:
         low: smallest value of each of the A entries; None leaves actions as they are, as models of
             versions before this one were trained.
-        high: largest value of each.
+        high: largest value of each, above `low`.
     """
 
     def __init__(self, low: Sequence[float] | None, high: Sequence[float] | None) -> None:
@@ -24,13 +24,20 @@ class HalfRanges:
         if low is not None and high is not None:
             least, most = (torch.tensor(bound, dtype=torch.float32) for bound in (low, high))
             self._middle = (least + most) / 2
-            self._half = torch.where(most > least, (most - least) / 2, 1.0)  # 1: held entries
+            self._half = (most - least) / 2
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Map actions (..., A), in the environment's units, to shares (..., A), float32."""
         if self._middle is None:
             return actions
-        if self._middle.device != actions.device:  # moved once: a copy makes a GPU wait
-            self._middle = self._middle.to(actions.device)
-            self._half = self._half.to(actions.device)
+        self._middle, self._half = on_device((self._middle, self._half), actions.device)
         return (actions.float() - self._middle) / self._half
+
+
+def on_device(constants: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Move constants to a device, to be kept: a copy in every step would make a GPU wait."""
+    if constants[0].device == device:
+        return constants
+    with torch.inference_mode(mode=False):  # else gradients could not go through them later
+        first, second = constants
+        return first.to(device), second.to(device)

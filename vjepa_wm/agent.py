@@ -18,7 +18,16 @@ from vjepa_wm.agent_signatures import PolicySignatures
 from vjepa_wm.costs import score
 from vjepa_wm.cuda_graphs import RecordedCosts
 from vjepa_wm.errors import SettingError
-from vjepa_wm.observations import Pixels, as_tensor, read_frames, read_goal, read_proprio
+from vjepa_wm.observations import (
+    Pixels,
+    read_env_ids,
+    read_frames,
+    read_goal,
+    read_mask,
+    read_proprio,
+    read_subgoals,
+    replaced,
+)
 from vjepa_wm.world_model import Imagination, LatentCost, WorldModel
 
 
@@ -95,7 +104,7 @@ class MPCAgent(PolicySignatures):
         self.goal: Tensor | None = None  # latents (n, P, D) of what is planned for now
         self._num_plans = 0  # made so far, and the frames imagined for them
         self._num_frames = 0
-        self._given_goal: Tensor | None = None  # pixels, as `get_action` last got them
+        self._given_goal: Tensor | None = None  # pixels of all goals, as they were given
 
     @property
     def device(self) -> torch.device:
@@ -127,35 +136,28 @@ class MPCAgent(PolicySignatures):
                 `subgoal_within` nor `subgoal_steps` says when one is done with.
         """
         pixels = read_goal(goal)
-        self._given_goal = None
-        self.is_single = pixels.ndim == 3
-        self.goal = self._encode(pixels)
-        episodes = range(self._num_episodes, self._num_episodes + len(self.goal))
+        final = self._encode(pixels)
+        is_single, count = pixels.ndim == 3, len(final)
+        way = None if subgoals is None else self._way(subgoals, count=None if is_single else count)
+        self._given_goal = pixels.clone()  # the caller may write the next one over it
+        self.is_single, self.goal = is_single, final
+        episodes = range(self._num_episodes, self._num_episodes + count)
         self.slots = [Slot(seed=self.seed * 1_000_003 + episode) for episode in episodes]
         self._num_episodes = episodes.stop
-        if subgoals is not None:
-            self._line_up(subgoals)
+        if way is not None:
+            for slot, row, goal in zip(self.slots, way, final, strict=True):
+                slot.goals = [*row, goal]
+            self.goal = way[:, 0].clone()
 
-    def _line_up(self, subgoals: Pixels) -> None:
-        """Put subgoals before the goal of each environment."""
-        subgoals = as_tensor(subgoals)
-        pixels = subgoals.unsqueeze(0) if self.is_single else subgoals
-        is_fit = pixels.ndim == 5 and len(pixels) == len(self.slots) and pixels.shape[1] > 0
-        if not is_fit or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
-            wanted = "(G, H, W, 3)" if self.is_single else f"({len(self.slots)}, G, H, W, 3)"
-            raise SettingError(
-                f"subgoals: wanted uint8 pixels {wanted}, at least one, as the goal is, got "
-                f"{subgoals.dtype} {tuple(subgoals.shape)}"
-            )
+    def _way(self, subgoals: Pixels, *, count: int | None) -> Tensor:
+        """Encode the subgoals of so many environments, or of the single one: (n, G, P, D)."""
+        pixels = read_subgoals(subgoals, count=count)
         if self.subgoal_within is None and self.subgoal_steps is None:
             raise SettingError(
                 "subgoals: nothing says when one is done with; give the agent subgoal_within, a "
                 "cost, or subgoal_steps"
             )
-        latents = self.world_model.encode(pixels.to(self.device))  # (n, G, P, D)
-        for slot, row, goal in zip(self.slots, latents, self.goal, strict=True):
-            slot.goals = [*row, goal]
-        self.goal = latents[:, 0].clone()
+        return self.world_model.encode(pixels.to(self.device))
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
@@ -164,14 +166,26 @@ class MPCAgent(PolicySignatures):
 
         Args:
             goal: pixels (k, H, W, 3), or a mapping that holds them under `pixels`.
-            env_ids: (k,) which environments.
+            env_ids: which environments, k numbers or a bool (n,) with k that are true, such as
+                those whose episode was over.
+
+        Raises:
+            RuntimeError: there is no goal yet.
+            SettingError: `env_ids` are no such numbers, or not as many as goals.
         """
         self._require_goal()
-        latents = self._encode(read_goal(goal))
-        for row, env_id in zip(latents, env_ids, strict=True):
-            self.goal[env_id] = row
-            self.slots[env_id].goals = []
-            self.slots[env_id].forget()
+        pixels = read_goal(goal)
+        latents = self._encode(pixels)
+        numbers = read_env_ids(env_ids, count=len(self.slots))
+        if len(latents) != len(numbers):
+            raise SettingError(
+                f"goal: wanted {len(numbers)}, one per environment of env_ids, got {len(latents)}"
+            )
+        self._given_goal = replaced(self._given_goal, numbers, pixels)
+        for row, i in zip(latents, numbers, strict=True):
+            self.goal[i] = row
+            self.slots[i].goals = []
+            self.slots[i].forget()
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
@@ -189,15 +203,17 @@ class MPCAgent(PolicySignatures):
         Raises:
             RuntimeError: there is no goal yet.
             SettingError: the pixels have another shape or dtype, or another number of environments;
-                the proprio is missing, or in other units than the world model's.
+                the proprio is missing, or in other units than the world model's; or `is_active` is
+                no such array.
         """
         self._require_goal()
-        pixels = read_frames(obs, count=len(self.slots))
-        active = range(len(self.slots)) if is_active is None else np.flatnonzero(is_active)
+        count = len(self.slots)
+        pixels = read_frames(obs, count=count)
+        active = range(count) if is_active is None else read_mask(is_active, count, "is_active")
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
             self._look_and_plan(on_model_step, pixels, self._proprio(obs, on_model_step))
-        actions = np.zeros((len(self.slots), len(self.world_model.action_spec.low)), np.float32)
+        actions = np.zeros((count, len(self.world_model.action_spec.low)), np.float32)
         for i in active:
             actions[i] = self.slots[i].next_action(self.world_model.action_spec.frame_skip)
         return actions[0] if self.is_single else actions
@@ -271,7 +287,7 @@ class MPCAgent(PolicySignatures):
             high=torch.tensor(spec.high, device=self.device),
             batch_size=len(slots),
             warm_start=self._warm_start(slots),
-            seeds=torch.tensor([slot.next_seed() for slot in slots]),
+            seeds=torch.tensor([slot.next_seed for slot in slots]),
             deadline_ms=self.deadline_ms,
         )
         self._num_plans += len(slots)

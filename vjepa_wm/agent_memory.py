@@ -22,7 +22,7 @@ class Slot:
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
-        self.num_plans = 0
+        self.num_plans = 0  # that were followed; noise follows from it
         self.goals: list[
             Tensor
         ] = []  # subgoals in their order, then the goal; none without subgoals
@@ -62,16 +62,17 @@ class Slot:
         """Return to an earlier `past`: what was observed since is forgotten."""
         self.latents, self.proprio, self.actions = past
 
+    @property
     def next_seed(self) -> int:
         """Seed of the next plan, an int64: what does not fit wraps around."""
-        self.num_plans += 1
-        seed = self.seed * 10_007 + self.num_plans
+        seed = self.seed * 10_007 + self.num_plans + 1
         return (seed + 2**63) % 2**64 - 2**63
 
     def take(self, plan: Tensor, cost: float) -> None:
         """Follow a new plan."""
         self.plan, self.plan_cost, self.executed = plan, cost, 0
         self.planned_from = self.past()
+        self.num_plans += 1
 
     def next_action(self, frame_skip: int) -> np.ndarray:
         """The action of this environment step."""

@@ -30,7 +30,7 @@ class PolicySignatures(ABC):
     goal: Tensor | None
     is_single: bool
     slots: list[Slot]
-    _given_goal: Tensor | None  # pixels, as `get_action` last got them
+    _given_goal: Tensor | None  # pixels of all goals, as they were given
 
     @abstractmethod
     def reset(self, goal: Pixels | Mapping[str, Pixels]) -> None:
@@ -122,7 +122,6 @@ class PolicySignatures(ABC):
             self.set_goal(goal if self.is_single else goal[changed], changed)
         if "_needs_flush" in info:
             self._begin_again(np.flatnonzero(info.pop("_needs_flush")))
-        self._given_goal = goal.clone()  # the caller may write the next one over it
         obs = {"pixels": pixels}
         if "proprio" in info:
             proprio = torch.as_tensor(info["proprio"])

@@ -282,9 +282,10 @@ class CameraCost(Cost):
                 f"wanted tokens of {len(self.weights)} cameras, one weight each, "
                 f"got {latents.shape[-2]} tokens"
             )
-        goal = _goal_latents(goal, latents)
         views = latents.chunk(len(self.weights), dim=-2)
-        goals = goal.chunk(len(self.weights), dim=-2)
+        goals = _goal_latents(goal, latents).chunk(len(self.weights), dim=-2)
+        if isinstance(goal, Goal):
+            goals = [Goal(aim, goal.proprio) for aim in goals]
         costs = [
             weight * score(self.cost, view, aim, actions=actions, proprio=proprio)
             for weight, view, aim in zip(self.weights, views, goals, strict=True)
@@ -317,7 +318,8 @@ class ProprioCost(Cost):
         """Score proprio (B, N, T, Q) against that of goals (B, Q); returns (B, N).
 
         Raises:
-            SettingError: proprio is not known of the imagined steps, or not of the goal.
+            SettingError: proprio is not known of the imagined steps, or not of the goal, or it has
+                another width than the goal's or the weights.
         """
         if proprio is None:
             raise SettingError(
@@ -326,6 +328,17 @@ class ProprioCost(Cost):
             )
         if not isinstance(goal, Goal) or goal.proprio is None:
             raise SettingError("ProprioCost: wanted a Goal with proprio (B, Q), got one without")
+        wanted = (len(proprio), proprio.shape[-1])
+        if goal.proprio.shape != wanted:
+            raise SettingError(
+                f"ProprioCost: wanted a goal's proprio (B, Q) = {wanted}, "
+                f"got {tuple(goal.proprio.shape)}"
+            )
+        if self.weights is not None and len(self.weights) != wanted[1]:
+            raise SettingError(
+                f"ProprioCost weights: wanted {wanted[1]}, one per entry of the proprio, "
+                f"got {len(self.weights)}"
+            )
         squared = (proprio - goal.proprio[:, None, None]).square()
         if self.weights is not None:
             squared = squared * squared.new_tensor(self.weights)

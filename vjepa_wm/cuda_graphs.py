@@ -121,7 +121,7 @@ class _Recording:
                 mine.costs(self._actions, goal=self._goal, cost=cost)
         torch.cuda.current_stream(actions.device).wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=aside):  # whose device is that of the actions
             self._costs = mine.costs(self._actions, goal=self._goal, cost=cost)
 
     def replay(self, imagination: Imagination, actions: Tensor, goal: Tensor) -> Tensor:

@@ -85,8 +85,16 @@ class TemporalMetric(nn.Module):
 
         Returns:
             The scalar loss, and its parts.
+
+        Raises:
+            SettingError: there is one piece, and nothing to push it apart from.
         """
         pieces, length = latents.shape[:2]
+        if pieces < 2:
+            raise SettingError(
+                f"the metric learns from at least 2 pieces at a time, got {pieces}: "
+                "metric_trainer.batch_size must be 2 or more"
+            )
         distance = pairwise_distance(self.embed(latents).flatten(0, 1))  # (E * T, E * T), steps
         frame = torch.arange(length, device=latents.device).repeat(pieces)
         piece = torch.arange(pieces, device=latents.device).repeat_interleave(length)

@@ -66,22 +66,98 @@ def read_goal(goal: Pixels | Mapping[str, Pixels]) -> Tensor:
     """Take the pixels of a goal, or of a mapping that holds them under `pixels`.
 
     Raises:
-        SettingError: they have another shape or dtype.
+        SettingError: there are none, or they have another shape or dtype.
     """
-    return read_pixels(goal["pixels"] if isinstance(goal, Mapping) else goal, "goal")
+    if goal is None:
+        raise SettingError("goal: wanted an image, got None: this episode has no goal")
+    return read_pixels(_entry(goal, "goal") if isinstance(goal, Mapping) else goal, "goal")
+
+
+def read_subgoals(subgoals: Pixels, *, count: int | None) -> Tensor:
+    """Take subgoals (n, G, H, W, 3) of so many environments, or (G, H, W, 3) of a single one.
+
+    Returns:
+        uint8 pixels (n, G, H, W, 3), n being 1 for a single one.
+
+    Raises:
+        SettingError: there are none, or they have another shape or dtype.
+    """
+    tensor = as_tensor(subgoals)
+    pixels = tensor.unsqueeze(0) if count is None else tensor
+    is_fit = pixels.ndim == 5 and len(pixels) == (count or 1) and pixels.shape[1] > 0
+    if not is_fit or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
+        wanted = "(G, H, W, 3)" if count is None else f"({count}, G, H, W, 3)"
+        raise SettingError(
+            f"subgoals: wanted uint8 pixels {wanted}, at least one, as the goal is, got "
+            f"{tensor.dtype} {tuple(tensor.shape)}"
+        )
+    return pixels
+
+
+def replaced(pixels: Tensor | None, rows: np.ndarray, new: Tensor) -> Tensor | None:
+    """Put new frames (k, H, W, 3) in place of some of (n, H, W, 3); None where sizes differ."""
+    frames = pixels is not None and pixels.reshape(-1, *pixels.shape[-3:]).clone()
+    if pixels is None or frames.shape[1:] != new.shape[-3:]:
+        return None
+    frames[torch.from_numpy(rows)] = new.reshape(-1, *new.shape[-3:]).to(frames.device)
+    return frames.reshape(pixels.shape)
+
+
+def read_mask(mask: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Take which of n environments are meant, bool (n,), as their numbers (k,).
+
+    Raises:
+        SettingError: it is something else, such as their numbers.
+    """
+    mask = np.asarray(mask)
+    if mask.dtype != bool or mask.shape != (count,):
+        raise SettingError(
+            f"{name}: wanted bool ({count},), one per environment, got {mask.dtype} {mask.shape}"
+        )
+    return np.flatnonzero(mask)
+
+
+def read_env_ids(env_ids: np.ndarray, *, count: int) -> np.ndarray:
+    """Take which of n environments are meant, as numbers (k,) or bool (n,); returns numbers.
+
+    Raises:
+        SettingError: they are no whole numbers, outside 0 to n - 1, or one of them comes twice.
+    """
+    ids = np.asarray(env_ids)
+    if ids.dtype == bool:
+        return read_mask(ids, count, "env_ids")
+    is_fit = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
+    if not is_fit or len(set(ids.tolist())) < len(ids) or not ((ids >= 0) & (ids < count)).all():
+        raise SettingError(
+            f"env_ids: wanted different numbers from 0 to {count - 1}, or bool ({count},), "
+            f"got {ids.tolist()}"
+        )
+    return ids.astype(np.int64)
 
 
 def read_frames(obs: Mapping[str, Pixels], *, count: int) -> Tensor:
     """Take the pixels (n, H, W, 3) of as many environments as there are goals.
 
     Raises:
-        SettingError: they have another shape or dtype, or are of another number of environments.
+        SettingError: there are none, they have another shape or dtype, or are of another number of
+            environments.
     """
-    pixels = read_pixels(obs["pixels"], "obs['pixels']")
+    if not isinstance(obs, Mapping):
+        raise SettingError(
+            f"obs: wanted a mapping with 'pixels', got {type(obs).__name__}: "
+            'give {"pixels": image}'
+        )
+    pixels = read_pixels(_entry(obs, "obs"), "obs['pixels']")
     pixels = pixels.unsqueeze(0) if pixels.ndim == 3 else pixels
     if len(pixels) != count:
         raise SettingError(f"the goal is for {count} environments, got pixels of {len(pixels)}")
     return pixels
+
+
+def _entry(mapping: Mapping[str, Pixels], name: str) -> Pixels:
+    if "pixels" not in mapping:
+        raise SettingError(f"{name}: wanted 'pixels' in it, got only {', '.join(sorted(mapping))}")
+    return mapping["pixels"]
 
 
 def read_proprio(obs: Mapping[str, Pixels], *, shape: tuple[int, int], need: str) -> Tensor:

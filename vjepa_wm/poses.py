@@ -26,8 +26,6 @@ _GIMBAL_COSINE = 1e-6  # below, the first and last axis coincide in float32
 class PoseIntegrator:
     """Moves poses along actions, batched and on their device; what a `WorldModel` integrates by."""
 
-    dim = POSE_DIM
-
     def __call__(self, poses: Tensor, actions: Tensor) -> Tensor:
         """Take one step; see `integrate`."""
         return integrate(poses, actions)

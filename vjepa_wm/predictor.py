@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vjepa_wm.action_units import HalfRanges
+from vjepa_wm.action_units import HalfRanges, on_device
 from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import layer_norm
 from vjepa_wm.encoders.registry import shipped_folder
@@ -192,9 +192,8 @@ class ActionPredictor(FramePredictor):
         else:
             condition = actions.new_zeros(*actions.shape[:2], 1, self.width, dtype=dtype)
         if proprio is not None:
-            if self.proprio_mean.device != proprio.device:  # moved once: a copy makes a GPU wait
-                self.proprio_mean = self.proprio_mean.to(proprio.device)
-                self.proprio_std = self.proprio_std.to(proprio.device)
+            units = self.proprio_mean, self.proprio_std
+            self.proprio_mean, self.proprio_std = on_device(units, proprio.device)
             scaled = (proprio.float() - self.proprio_mean) / self.proprio_std
             condition = condition + self.proprio_embed(scaled.to(dtype)).unsqueeze(2)
         rows = [condition, *(block.modulate(condition) for block in self.blocks)]

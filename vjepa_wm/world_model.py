@@ -4,6 +4,7 @@ Shapes: B problems, N candidates, C context frames, T imagined steps, P tokens, 
 Q proprio.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,11 +33,14 @@ class ActionSpec:
     """The actions a world model was trained on.
 
     Attributes:
-        low: lowest value of each entry, A numbers.
-        high: highest value of each entry.
+        low: lowest value of each entry, A finite numbers.
+        high: highest value of each entry, above `low`.
         frame_skip: environment steps per model step; the action is repeated for each of them.
         units: of each entry, where they are known.
         fps: model steps per second, where that is known.
+
+    Raises:
+        SettingError: the bounds are no such numbers, or `frame_skip` is less than 1.
     """
 
     low: tuple[float, ...]
@@ -44,6 +48,21 @@ class ActionSpec:
     frame_skip: int
     units: tuple[str, ...] | None = None
     fps: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):  # lists and arrays as well: what a space or a file holds
+            object.__setattr__(self, name, tuple(float(bound) for bound in getattr(self, name)))
+        is_box = len(self.low) == len(self.high) and all(
+            math.isfinite(low) and math.isfinite(high) and low < high
+            for low, high in zip(self.low, self.high, strict=True)
+        )
+        if not is_box:
+            raise SettingError(
+                f"action bounds: wanted finite numbers, low < high, as many of each, got "
+                f"{self.low} and {self.high}"
+            )
+        if self.frame_skip < 1:
+            raise SettingError(f"frame_skip: wanted at least 1, got {self.frame_skip}")
 
 
 class Integrator(Protocol):
@@ -70,7 +89,8 @@ class WorldModel(nn.Module):
             what is free when the first plan is made.
 
     Raises:
-        SettingError: the predictor takes proprio and nothing integrates it, or the reverse.
+        SettingError: the predictor takes proprio and nothing integrates it, or the reverse; or its
+            actions have another width than `action_spec`.
     """
 
     def __init__(
@@ -88,6 +108,11 @@ class WorldModel(nn.Module):
             raise SettingError(
                 "a predictor that takes proprio needs integrate, and only such a one: got "
                 f"proprio_dim {predictor.proprio_dim} and integrate {integrate}"
+            )
+        if len(action_spec.low) != predictor.action_dim:
+            raise SettingError(
+                f"action_spec: wanted {predictor.action_dim} entries, as many as the predictor "
+                f"takes, got {len(action_spec.low)}"
             )
         self.encoder = encoder
         self.predictor = predictor
@@ -148,10 +173,10 @@ class WorldModel(nn.Module):
 
         The arguments and errors are those of `rollout`; gradients do not flow to them.
         """
-        self._check_proprio(proprio)
+        self._check_proprio(proprio, context)
         return Imagination(self, context, past_actions, proprio)
 
-    def _check_proprio(self, proprio: Tensor | None) -> None:
+    def _check_proprio(self, proprio: Tensor | None, context: Tensor) -> None:
         """Check the units here, once: waiting for a GPU in every step would be slow."""
         if not self.takes_proprio and proprio is not None:
             raise SettingError("this world model takes no proprio, got some: leave it out")
@@ -160,8 +185,15 @@ class WorldModel(nn.Module):
                 f"this world model needs the observed proprio (B, C, {self.predictor.proprio_dim}) "
                 "beside the context, got none"
             )
-        if proprio is not None:
-            self.integrate.check(proprio)
+        if proprio is None:
+            return
+        wanted = (*context.shape[:2], self.predictor.proprio_dim)
+        if proprio.shape != wanted:
+            raise SettingError(
+                f"proprio: wanted {wanted}, one row per frame of the context, "
+                f"got {tuple(proprio.shape)}"
+            )
+        self.integrate.check(proprio)
 
     def costs(
         self,

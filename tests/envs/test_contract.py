@@ -246,8 +246,12 @@ def test_bad_inputs_are_refused(env: PixelGoalEnv) -> None:
         env.step(np.zeros(3))
     with pytest.raises(ValueError, match="finite"):
         env.step(np.array([np.nan, 0.0]))
-    with pytest.raises(ValueError, match=r"\(N, T, A\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"\(N, T, A\), N > 0, got \(2,\)"):
         env.simulate(np.zeros(2))
+    with pytest.raises(ValueError, match=r"\(N, T, A\), N > 0, got \(0, 3, 2\)"):
+        env.simulate(np.zeros((0, 3, 2)))
+    with pytest.raises(ValueError, match="steps: wanted at least one"):
+        env.simulate_obs(np.zeros((1, 3, 2)), steps=[])
     with pytest.raises(ValueError, match=f"\\({size},\\), got \\(3,\\)"):
         env.set_sim_state(np.zeros(3))
     with pytest.raises(ValueError, match="finite"):
@@ -258,7 +262,19 @@ def test_bad_inputs_are_refused(env: PixelGoalEnv) -> None:
         env.reset(options={"level": "neer"})
     with pytest.raises(ValueError, match="profile"):
         type(env)(profile="best")
-    with pytest.raises(ValueError, match="positive"):
-        type(env)(image_size=0)
+    for sizes in ({"image_size": 0}, {"image_size": 513}, {"render_size": 1025}):
+        (name,) = sizes
+        with pytest.raises(ValueError, match=f"{name} must be from 1 to"):
+            type(env)(**sizes)
     with pytest.raises(ValueError, match="render_mode"):
         type(env)(render_mode="human")
+
+
+def test_a_refused_reset_leaves_the_episode_before(env: PixelGoalEnv) -> None:
+    env.reset(seed=0)
+    state, goal = env.get_sim_state(), env.goal_state
+    for options in ({"start": np.zeros(3)}, {"goal": np.zeros(3)}, {"level": "neer"}):
+        with pytest.raises(ValueError):
+            env.reset(seed=1, options=options)
+    np.testing.assert_array_equal(env.get_sim_state(), state)
+    np.testing.assert_array_equal(env.goal_state, goal)

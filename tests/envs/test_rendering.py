@@ -147,5 +147,7 @@ def test_missing_gl_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_large_a_picture_is_not_blamed_on_gl() -> None:
+    env = ReacherEnv()
+    env.reset(seed=0)
     with pytest.raises(ValueError, match="framebuffer"):
-        ReacherEnv(image_size=4096).reset(seed=0)
+        env.draw(size=4096, profile="pretty")

@@ -131,3 +131,9 @@ def test_complex_numbers_turn_as_the_table_does(dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(found.float(), wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("head_dim", [4, 9])
+def test_heads_too_narrow_to_turn_are_refused(head_dim: int) -> None:
+    with pytest.raises(SettingError, match=f"at least 6 per head, got {head_dim}"):
+        rope_3d(torch.zeros(1, 3), head_dim=head_dim, style="interleaved")

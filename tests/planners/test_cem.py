@@ -218,3 +218,17 @@ def test_means_stay_inside_the_bounds_to_the_last_bit() -> None:
     planner = CEM(horizon=T, num_samples=48, num_elites=24, init_std=9.0, momentum=0.0)
     plan = planner.plan(lambda actions: -total(actions), low=-high, high=high, batch_size=50)
     assert (plan.mean <= high).all() and (plan.actions <= high).all()
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_coloured_noise_does_not_depend_on_the_batch(width: int) -> None:
+    """To the last bit, also where products of matrices would round otherwise."""
+    low, high, seeds = -torch.ones(width), torch.ones(width), torch.arange(37)
+    planner = ICEM(horizon=6, num_samples=16, num_elites=4, iterations=2)
+
+    def cost(actions: Tensor) -> Tensor:
+        return (actions - 0.3).square().sum((-1, -2))
+
+    together = planner.plan(cost, low=low, high=high, batch_size=37, seeds=seeds).actions
+    alone = [planner.plan(cost, low=low, high=high, seeds=seed[None]).actions for seed in seeds]
+    assert torch.equal(together, torch.cat(alone))

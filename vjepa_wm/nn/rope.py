@@ -67,7 +67,15 @@ def rope_3d(positions: Tensor, *, head_dim: int, style: RopeStyle) -> Rope:
     Returns:
         cos and sin, each float32 (1 or B, 1, L, head_dim); the sin of a pair's first channel is
         negated, as `apply_rope` wants it.
+
+    Raises:
+        SettingError: the heads are too narrow to turn a pair per axis, or of odd width.
     """
+    if head_dim < 2 * NUM_AXES or head_dim % 2:
+        raise SettingError(
+            f"rotary positions need an even width of at least {2 * NUM_AXES} per head, got "
+            f"{head_dim}: wanted a wider network or fewer heads"
+        )
     width = 2 * (head_dim // NUM_AXES // 2)
     half = torch.arange(width // 2, device=positions.device, dtype=torch.float32)
     frequencies = 10_000.0 ** (-half / (width / 2))
