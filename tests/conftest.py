@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import envs  # noqa: F401 - chooses the OpenGL backend, which must be before any test imports mujoco
 from tests import tiny
 
 

@@ -57,6 +57,16 @@ def test_saving_twice_gives_the_same_file_and_leaves_nothing_behind(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
 
 
+def test_the_same_weights_keep_what_is_said_of_how_they_were_made(folder: Path) -> None:
+    parts = {"predictor": network(), "metric": nn.Linear(2, 1)}
+    save_checkpoint(folder, parts, {"kind": "toy", "width": 4})
+    save_checkpoint(folder, parts, {"kind": "toy", "width": 5})
+    assert read_json(folder / CONFIG)["width"] == 4
+    nn.init.zeros_(parts["metric"].weight)
+    save_checkpoint(folder, parts, {"kind": "toy", "width": 5})
+    assert read_json(folder / CONFIG)["width"] == 5
+
+
 @pytest.mark.parametrize("value", [float("nan"), 1e6])
 def test_weights_that_half_precision_cannot_hold_are_not_saved(tmp_path: Path, value) -> None:
     model = network()

@@ -162,6 +162,12 @@ def test_videos_and_trajectories_are_trained_on_together(
         (["state_from=nowhere"], "no state.pt in"),
         (["image_share=1.5"], "image_share: wanted a share in [0, 1], got 1.5"),
         (["start_from=timm:vit_tiny"], "a ViT of timm sees single frames"),
+        (["validation_episodes=0"], "validation_episodes: wanted at least 1 per set, got 0"),
+        (["pool=0"], "pool 0, both at least 1"),
+        (["select=time_rank_corelation"], "Did you mean 'time_rank_correlation'"),
+        (["select=time_rank_correlation_2"], "unknown figure to select by"),
+        (["trainer.batch_size=1"], "trainer.batch_size: wanted at least 2, a clip of each of data"),
+        (["trainer.steps=-5"], "steps must be 0 or more, or null, got -5"),
     ],
 )
 def test_impossible_options_are_refused(

@@ -158,7 +158,7 @@ def test_without_actions_it_foresees_and_plans_nothing(trained: Path, tmp_path: 
     assert "shuffled" not in done.stdout and "ignores actions" not in done.stderr
     assert "Warning" not in done.stderr
     world_model = load_world_model(tmp_path / "run", dtype="fp32")
-    assert world_model.metric is None and world_model.action_spec.low == []
+    assert world_model.metric is None and world_model.action_spec.low == ()
     planner = CEM(horizon=3, num_samples=8, num_elites=2, iterations=2)
     with pytest.raises(SettingError, match="takes no actions"):
         MPCAgent(
@@ -186,7 +186,7 @@ def test_episodes_too_short_for_the_metric_are_found_out_first(trained: Path) ->
 
 def test_a_single_episode_holds_none_out(tmp_path: Path) -> None:
     tiny.moving_squares(tmp_path, episodes=1, length=24, size=16)
-    with pytest.raises(DataError, match="the longest of 0 episodes has 0"):
+    with pytest.raises(DataError, match="holds 1 episode: wanted at least two"):
         require_lengths(Trajectories.open(tmp_path), {"metric_frames": 20})
 
 
@@ -281,6 +281,14 @@ def test_other_data_for_the_same_run_is_refused(trained: Path, tmp_path: Path) -
     assert done.returncode == 2
     assert "image_size: wanted [16, 16], got [32, 32]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_another_seed_is_another_run(trained: Path) -> None:
+    before = (trained / "run" / "config.json").read_text()
+    done = train(trained, "trainer.steps=4", "metric_trainer.seed=1")
+    assert done.returncode == 2
+    assert "metric_trainer.seed: wanted 0, got 1" in done.stderr
+    assert (trained / "run" / "config.json").read_text() == before
 
 
 def test_another_encoder_than_trained_on_is_refused(trained: Path, tmp_path: Path) -> None:

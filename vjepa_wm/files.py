@@ -38,6 +38,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def remove_unfinished(path: str | Path) -> None:
+    """Delete what processes that were killed left of writing a file; nobody else may write it."""
+    path = Path(path)
+    for temporary in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        temporary.unlink(missing_ok=True)
+
+
 def _fsync(path: Path) -> None:
     """Wait until the file's contents are on disk, so that the rename never overtakes them."""
     with open(path, "rb+") as file:

@@ -22,7 +22,7 @@ from vjepa_wm import distributed
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.video_scan import scan_videos
-from vjepa_wm.encoders.frozen import FrozenEncoder
+from vjepa_wm.encoders.frozen import FrozenEncoder, check_pool
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import SettingError
 from vjepa_wm.pretraining.batches import BatchLoss, own_rows, planner, warn_of_parted_terms
@@ -31,7 +31,7 @@ from vjepa_wm.pretraining.folders import add_faults, open_sources, report_skippe
 from vjepa_wm.pretraining.jepa import JEPA
 from vjepa_wm.pretraining.loader import ClipLoader, ClipSampler
 from vjepa_wm.pretraining.mask_predictor import MaskPredictor
-from vjepa_wm.pretraining.monitors import collapse_figures, watch_collapse
+from vjepa_wm.pretraining.monitors import check_figure, collapse_figures, watch_collapse
 from vjepa_wm.pretraining.networks import (
     compile_networks,
     mask_predictor_settings,
@@ -45,7 +45,7 @@ from vjepa_wm.pretraining.start import Start, open_start, take_start, train_last
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.earlier_run import take_state
 from vjepa_wm.training.inputs import keep_inputs
-from vjepa_wm.training.trainer import Logs, Trainer
+from vjepa_wm.training.trainer import STATE, Logs, Trainer
 
 IMAGE_SIZE = 64  # where neither the options nor a start say another
 
@@ -93,6 +93,7 @@ def pretrain(cfg: DictConfig) -> None:
             folder=out,
             validate=validate,
             select=cfg.select,
+            higher_is_better=True,
             # random networks keep apart what differs in pixels, and may score above trained ones
             keep_untrained=start is not None or cfg.state_from is not None,
             after_step=objective.update_target,
@@ -155,7 +156,7 @@ def open_data(cfg: DictConfig) -> list[Source]:
 def inputs_of(cfg: DictConfig, sources: Sequence[Source], start: Start | None) -> dict[str, object]:
     """What makes another run of it: all but the budget, rates and the weights of the objective."""
     chosen = ("weights", "num_frames", "image_size", "strides", "seconds", "augment")
-    chosen += ("image_share", "masks", "vit", "mask_predictor", "state_from")
+    chosen += ("image_share", "masks", "vit", "mask_predictor", "state_from", "select")
     options = OmegaConf.to_container(cfg, resolve=True)
     return {
         "data": [source.digest for source in sources],
@@ -177,7 +178,7 @@ def build_objective(cfg: DictConfig, start: Start | None, *, seed: int) -> Objec
     # Terms are dataclasses, which only a plain mapping holds as they are
     make_objective = instantiate(cfg.objective, _partial_=True, _convert_="all")
     objective: Objective = make_objective(vit, predictor)
-    if cfg.state_from is not None:
+    if cfg.state_from is not None and not (Path(cfg.out) / STATE).exists():  # which has all of it
         take_state(objective, cfg.state_from)
     objective.to(cfg.device)
     objective.encoder.recomputes = cfg.checkpoint_activations
@@ -189,7 +190,19 @@ def build_objective(cfg: DictConfig, start: Start | None, *, seed: int) -> Objec
 def validation(
     cfg: DictConfig, objective: Objective, sources: Sequence[Source]
 ) -> Callable[[], Logs]:
-    """Make what measures the encoder on held-out frames, and tells of a collapse."""
+    """Make what measures the encoder on held-out frames, and tells of a collapse.
+
+    Raises:
+        SettingError: No episodes are wanted, or the latents cannot be pooled so.
+        UnknownNameError: `select` is no figure of these sets.
+    """
+    if cfg.validation_episodes < 1:
+        raise SettingError(
+            f"validation_episodes: wanted at least 1 per set, got {cfg.validation_episodes}"
+        )
+    check_pool(objective.encoder, image_size=cfg.image_size, pool=cfg.pool)
+    if cfg.select is not None:
+        check_figure(cfg.select, num_sets=len(sources))
     held_out: list[Tensor] = []
     if distributed.is_first():  # the others do not validate
         held_out = [source.validation_frames(cfg.validation_episodes) for source in sources]

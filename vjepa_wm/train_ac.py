@@ -50,6 +50,7 @@ from vjepa_wm.world_model import ActionSpec, WorldModel
 
 logger = logging.getLogger(__name__)
 
+TRAINERS = ("trainer", "metric_trainer", "integrator_trainer")
 VALIDATION_BYTES = 1 << 28
 COLLAPSE_FRAMES = 64
 STEP_DRAWS, STEP_PAIRS = 16, 64  # pairs of frames that say how far latents move in a step
@@ -89,10 +90,11 @@ def main(cfg: DictConfig) -> None:
 
 
 def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEncoder) -> None:
-    """Refuse to go on with a run on other data, encoder or start than it was begun with."""
+    """Refuse to go on with a run on other data, encoder, start or seeds than it was begun with."""
     chosen = {
         "proprio_dim": trajectories.meta.proprio_dim if cfg.proprio else 0,
         "start_from": cfg.start_from,
+        **{f"{name}.seed": cfg[name].seed for name in TRAINERS},
     }
     older = {"proprio_dim": 0, "start_from": None}  # versions that wrote neither
     if trajectories.meta.action_dim:

@@ -54,6 +54,7 @@ def main(cfg: DictConfig) -> None:
     chosen = {
         "proprio_dim": trajectories.meta.proprio_dim if cfg.proprio else 0,
         "goal_steps": cfg.goal_steps,
+        "trainer.seed": cfg.trainer.seed,
     }
     keep_inputs(cfg.out, inputs_of(trajectories, encoder) | chosen, unwritten={})
     cache = open_latents(

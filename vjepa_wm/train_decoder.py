@@ -53,8 +53,8 @@ def main(cfg: DictConfig) -> None:
     trainer: Trainer = instantiate(cfg.trainer)
     torch.manual_seed(trainer.seed)
     decoder = Decoder(**settings).to(cfg.device)
-    drawn_at = {"drawn_at": decoder.image_size}
-    keep_inputs(cfg.out, inputs_of(trajectories, encoder) | drawn_at, unwritten={})
+    chosen = {"drawn_at": decoder.image_size, "trainer.seed": trainer.seed}
+    keep_inputs(cfg.out, inputs_of(trajectories, encoder) | chosen, unwritten={})
     cache = open_latents(
         trajectories, encoder, root=cfg.cache, device=cfg.device, progress=progress
     )

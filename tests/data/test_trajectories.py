@@ -119,6 +119,14 @@ def test_a_block_that_fails_leaves_no_dataset(tmp_path: Path) -> None:
         Trajectories.open(tmp_path / "x")
 
 
+def test_a_recording_of_nothing_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="at least one episode, none was added"),
+        TrajectoryWriter(tmp_path / "x", META),
+    ):
+        pass
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 

@@ -69,6 +69,16 @@ def test_angles_are_compared_around_the_circle() -> None:
     assert rmse["position_m"] == 0.0
 
 
+def test_what_stands_still_has_nothing_to_be_told() -> None:
+    """However little it is missed by, and so it does not decide between heads."""
+    state = states(20)
+    state[:, 1:3] = 0.3
+    predicted = TARGETS.values(state)
+    predicted[:, :2] += 1e-3
+    r2, _ = score(TARGETS, predicted, state)
+    assert r2["position_m"] == 0.0 and r2["angle_rad"] == pytest.approx(1.0)
+
+
 def test_columns_of_one_value_are_averaged() -> None:
     door = Target("door_y_m", ((0, 2),))
     assert door.values(np.array([[1.0, 5.0, 3.0]])).tolist() == [[2.0]]

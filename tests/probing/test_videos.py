@@ -89,3 +89,12 @@ def test_unusable_folders_are_refused(root: Path, tmp_path: Path) -> None:
         open_folder(root)
     with pytest.raises(DataError, match="fps: wanted a number above 0, got -1"):
         open_folder(root, fps=-1)
+
+
+def test_what_lies_beside_pictures_is_not_read(root: Path) -> None:
+    folder = root / "still" / "pictures"
+    films.write_folder(folder, films.pictures(moves=False, seed=9))
+    before = open_folder(root).digest
+    (folder / "masks").mkdir()
+    (folder / "notes.txt").write_text("not a picture")
+    assert open_folder(root).digest == before

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vjepa_wm.errors import CheckpointError
+from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 from vjepa_wm.training import trainer as trainer_module
 from vjepa_wm.training.trainer import Trainer
 
@@ -196,17 +196,17 @@ def test_a_budget_of_no_steps_measures_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("select", "values", "kept"),
+    ("select", "higher_is_better", "values", "kept"),
     [
-        ("error", [3.0, 1.0, 2.0, 4.0], 4),
-        ("rank_correlation", [0.1, 0.2, 0.9, 0.3], 8),
-        (None, [1.0, float("nan"), 3.0, 2.0], 12),
+        ("error", False, [3.0, 1.0, 2.0, 4.0], 4),
+        ("rank_correlation", True, [0.1, 0.2, 0.9, 0.3], 8),
+        (None, False, [1.0, float("nan"), 3.0, 2.0], 12),
     ],
 )
 def test_the_best_state_is_given_back(
-    tmp_path: Path, select: str | None, values: list[float], kept: int
+    tmp_path: Path, select: str | None, higher_is_better: bool, values: list[float], kept: int
 ) -> None:
-    """Lowest, or highest where the name ends in `correlation`; None keeps the last."""
+    """None keeps the last."""
     states, figures = [], iter(values)
     toy = Toy()
 
@@ -215,7 +215,14 @@ def test_the_best_state_is_given_back(
         return {select or "other": next(figures)}
 
     trainer = Trainer(**SETTINGS)
-    best = trainer.fit(toy.module, toy.loss, folder=tmp_path, validate=validate, select=select)
+    best = trainer.fit(
+        toy.module,
+        toy.loss,
+        folder=tmp_path,
+        validate=validate,
+        select=select,
+        higher_is_better=higher_is_better,
+    )
     assert best == {"step": kept, select or "other": values[kept // 4]}
     assert torch.equal(toy.module[0].weight, states[kept // 4])
     assert not torch.equal(states[0], states[1])
@@ -234,6 +241,26 @@ def test_what_is_untrained_is_kept_only_where_nothing_else_is_there(tmp_path: Pa
             keep_untrained=False,
         )
         assert best["step"] == kept
+
+
+def test_an_unknown_figure_to_select_by_names_the_nearest(tmp_path: Path) -> None:
+    toy = Toy()
+    with pytest.raises(UnknownNameError, match="Did you mean 'error'"):
+        Trainer(**SETTINGS).fit(
+            toy.module, toy.loss, folder=tmp_path, validate=toy.validate, select="eror"
+        )
+
+
+@pytest.mark.parametrize("budget", [{"steps": -1}, {"minutes": -0.5}, {"minutes": float("nan")}])
+def test_budgets_below_nothing_are_refused(budget: dict) -> None:
+    with pytest.raises(SettingError, match="must be 0 or more, or null"):
+        Trainer(**SETTINGS | budget)
+
+
+def test_what_a_killed_process_left_of_its_state_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".state.12345.tmp.pt").write_bytes(b"half")
+    Toy().fit(tmp_path, steps=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "state.pt"]
 
 
 def test_after_step_follows_every_step(tmp_path: Path) -> None:

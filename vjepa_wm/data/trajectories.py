@@ -161,9 +161,15 @@ class TrajectoryWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write the last shard and ``meta.json``, unless the block failed."""
+        """Write the last shard and ``meta.json``, unless the block failed.
+
+        Raises:
+            DataError: There was no episode.
+        """
         if kind is not None:
             return
+        if not self._num_episodes:
+            raise DataError(f"{self.folder}: wanted at least one episode, none was added")
         if self._pending:
             self._flush()
         dataclasses.replace(self.meta, episodes=self._num_episodes).write(self.folder)
@@ -306,7 +312,8 @@ def split_episodes(num_episodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Split episodes into training and validation; an episode keeps its side as others are added.
 
     Multiples of the golden ratio are spread evenly, so about a tenth of every long stretch of
-    episodes is validation. Of two or more episodes at least one is.
+    episodes is validation. Of two or more episodes at least one is: of so few that none would be,
+    one that is for training where there are more.
 
     Returns:
         Sorted indices of training and of validation episodes.

@@ -45,6 +45,20 @@ def layer_norm(latents: Tensor) -> Tensor:
     return F.layer_norm(latents, latents.shape[-1:])
 
 
+def check_pool(vit: Backbone, *, image_size: int, pool: int) -> int:
+    """Return the patches along a side of the image, which `pool` divides.
+
+    Raises:
+        SettingError: the image cannot be cut so.
+    """
+    if image_size < 1 or pool < 1 or image_size % (vit.patch_size * pool):
+        raise SettingError(
+            f"image_size {image_size} must be a multiple of patch size {vit.patch_size} times "
+            f"pool {pool}, both at least 1"
+        )
+    return image_size // vit.patch_size
+
+
 class FrozenEncoder(nn.Module):
     """Encodes each frame on its own; by default repeated to fill one tubelet, as V-JEPA 2-AC does.
 
@@ -91,12 +105,7 @@ class FrozenEncoder(nn.Module):
             raise SettingError(
                 f"encoder '{name}' has no image path: only V-JEPA 2.1 has one. Choose frame=repeat"
             )
-        side = image_size // vit.patch_size
-        if image_size % vit.patch_size or side % pool:
-            raise SettingError(
-                f"image_size {image_size} must be a multiple of patch size {vit.patch_size} times "
-                f"pool {pool}"
-            )
+        side = check_pool(vit, image_size=image_size, pool=pool)
         self.vit = vit.to(dtype).eval().requires_grad_(False)
         self.name = name
         self.digest = digest

@@ -43,7 +43,6 @@ class TimmViT(nn.Module):
 
     tubelet_size = 1
     image_path = False  # every frame is an image here
-    image_path = False
 
     def __init__(self, model: nn.Module, *, image_size: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from vjepa_wm.data.latents import frames_per_batch
 from vjepa_wm.data.trajectories import Trajectories
@@ -25,6 +25,7 @@ from vjepa_wm.world_model import Imagination, WorldModel
 
 Rows = slice | Tensor  # which windows
 
+TABLE_STD = 0.02  # of what ViTs add to tokens, before training
 MIN_ACTION_RATIO = 1.15  # shuffled / true one-step error under which actions are hardly heard
 MAX_COPY_SHARE = 0.8  # of copying's error, what the longest rollout may err by
 
@@ -99,13 +100,20 @@ def encode_frames(
 
 
 def random_encoder(encoder: FrozenEncoder, *, seed: int) -> FrozenEncoder:
-    """Return a copy whose layers have the random weights PyTorch begins with."""
+    """Return a copy whose layers have the random weights PyTorch begins with.
+
+    What no layer begins with (tables of positions, class tokens) gets the small normal numbers that
+    ViTs begin with there.
+    """
     other = copy.deepcopy(encoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in other.vit.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
+            else:
+                for parameter in module.parameters(recurse=False):
+                    nn.init.trunc_normal_(parameter, std=TABLE_STD)
     return other
 
 

@@ -17,6 +17,7 @@ from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.charts import beside, curves
 from vjepa_wm.evaluation.findings import Finding
 
+STILL = 1e-6  # metres, radians or per second: what deviates by less stands still
 MIN_MOVE_M = 0.02  # a passive object that moves by less in a window is not pushed in it
 GOOD_R2 = 0.9
 R2_MARGIN = 0.02  # by which a random encoder may be better
@@ -177,15 +178,17 @@ def score(targets: Targets, predicted: NDArray, sim_state: NDArray) -> tuple[Sco
         sim_state: (F, S).
 
     Returns:
-        R2 of each target, and its root mean squared error in its unit (of a position, the distance
-        in the plane).
+        R2 of each target, 0 of one that stands still, and its root mean squared error in its unit
+        (of a position, the distance in the plane).
     """
     r2, rmse = {}, {}
     parts = targets.split(predicted)
     for target in targets.all:
         true, found = target.values(sim_state), parts[target.name]
         spread = ((true - true.mean(axis=0)) ** 2).sum()
-        r2[target.name] = float(1 - ((true - found) ** 2).sum() / max(spread, 1e-12))
+        unexplained = ((true - found) ** 2).sum()
+        is_still = spread <= len(true) * STILL**2
+        r2[target.name] = 0.0 if is_still else float(1 - unexplained / spread)
         errors = target.errors(found, sim_state)
         rmse[target.name] = float(np.sqrt((errors**2).mean()))
     return r2, rmse

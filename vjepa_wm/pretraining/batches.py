@@ -70,8 +70,13 @@ def planner(
         image_share: Share of the batches that are stills.
 
     Raises:
-        SettingError: `image_share` is no share.
+        SettingError: `image_share` is no share, or a batch has no clip for some source.
     """
+    if sampler.shares is None and batch_size < len(sampler.sources):
+        raise SettingError(
+            f"trainer.batch_size: wanted at least {len(sampler.sources)}, a clip of each of data, "
+            f"got {batch_size}; or give weights, by which the clips of a batch are drawn"
+        )
     if not 0 <= image_share <= 1:
         raise SettingError(f"image_share: wanted a share in [0, 1], got {image_share}")
     clip_grid, still_grid = (

@@ -69,7 +69,7 @@ class MultiBlockMask:
     ) -> tuple[int, int, int]:
         frames, rows, columns = grid
         aspect = rng.uniform(self.min_aspect, self.max_aspect)
-        area = rows * columns * self.spatial_scale
+        area = rows * columns * self.spatial_scale  # published code cuts it to a whole number
         height = min(rows, max(1, round(math.sqrt(area * aspect))))
         width = min(columns, max(1, round(math.sqrt(area / aspect))))
         if self.spatial_scale == 1:

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
 from vjepa_wm.encoders.frozen import FrozenEncoder
-from vjepa_wm.errors import CheckpointError
+from vjepa_wm.errors import CheckpointError, UnknownNameError
 from vjepa_wm.evaluation.statistics import spearman
 
 logger = logging.getLogger(__name__)
+
+TIME_ORDER = "time_rank_correlation"
+FIGURES = ("frame_std", "effective_rank", TIME_ORDER)
 
 
 def time_rank_correlation(latents: Tensor, *, max_steps: int) -> float:
@@ -44,6 +47,17 @@ def time_rank_correlation(latents: Tensor, *, max_steps: int) -> float:
     return float(np.mean(scores))
 
 
+def check_figure(name: str, *, num_sets: int) -> None:
+    """Refuse what `collapse_figures` of so many sets does not tell.
+
+    Raises:
+        UnknownNameError: naming the nearest.
+    """
+    known = (*FIGURES, *(f"{TIME_ORDER}_{i}" for i in range(num_sets)))
+    if name not in known:
+        raise UnknownNameError("figure to select by", name, known)
+
+
 def collapse_figures(
     encoder: FrozenEncoder, frames: Sequence[Tensor], *, device: str | torch.device
 ) -> dict[str, float]:
@@ -54,11 +68,11 @@ def collapse_figures(
         rows.append(
             {
                 **latent_figures(latents.flatten(0, 1)),
-                "time_rank_correlation": time_rank_correlation(latents, max_steps=15),
+                TIME_ORDER: time_rank_correlation(latents, max_steps=15),
             }
         )
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    each = {f"time_rank_correlation_{i}": r["time_rank_correlation"] for i, r in enumerate(rows)}
+    each = {f"{TIME_ORDER}_{i}": row[TIME_ORDER] for i, row in enumerate(rows)}
     return {**means, **each}
 
 

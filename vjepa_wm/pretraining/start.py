@@ -91,6 +91,8 @@ def train_last_blocks(vit: VideoViT, count: int | None) -> None:
     if not 1 <= count <= len(vit.blocks):
         raise SettingError(f"train_blocks: wanted 1 to {len(vit.blocks)}, or null, got {count}")
     vit.requires_grad_(False)
-    after = vit.norms_block if vit.taps else vit.norm
-    for part in (*vit.blocks[len(vit.blocks) - count :], after):
+    first = len(vit.blocks) - count
+    norms = zip(vit.taps, vit.norms_block, strict=True) if vit.taps else [(first, vit.norm)]
+    after = [norm for tap, norm in norms if tap >= first]
+    for part in (*vit.blocks[first:], *after):
         part.requires_grad_(True)

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vjepa_wm.data.videos import UnreadableError, is_video, read_pictures, timeline
+from vjepa_wm.data.videos import UnreadableError, is_picture, is_video, read_pictures, timeline
 from vjepa_wm.errors import DataError
 from vjepa_wm.files import digest
 from vjepa_wm.progress import Progress, no_progress
@@ -162,7 +162,7 @@ def _digest(root: Path, paths: tuple[Path, ...], how: str) -> str:
     """Name videos by path, size, beginning and end: whole corpora would take hours to read."""
     state = hashlib.blake2b(how.encode(), digest_size=16)
     for path in paths:
-        files = _in(path) if path.is_dir() else [path]
+        files = list(filter(is_picture, _in(path))) if path.is_dir() else [path]
         for file in files:
             entry = [str(file.relative_to(root)), file.stat().st_size]
             state.update(json.dumps(entry).encode())

@@ -8,7 +8,7 @@ from torch import nn
 
 from vjepa_wm.checkpoint import tensor_faults
 from vjepa_wm.errors import CheckpointError
-from vjepa_wm.training.trainer import UNREADABLE
+from vjepa_wm.training.trainer import STATE, UNREADABLE
 
 
 def take_state(module: nn.Module, folder: str | Path) -> None:
@@ -21,9 +21,9 @@ def take_state(module: nn.Module, folder: str | Path) -> None:
     Raises:
         CheckpointError: there is no such file, it is damaged, or of other networks.
     """
-    path = Path(folder) / "state.pt"
+    path = Path(folder) / STATE
     if not path.is_file():
-        raise CheckpointError(f"no state.pt in {path.parent.absolute()}: wanted a run's folder")
+        raise CheckpointError(f"no {STATE} in {path.parent.absolute()}: wanted a run's folder")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")["module"]
         faults = tensor_faults(module.state_dict(), state)

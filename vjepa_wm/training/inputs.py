@@ -89,6 +89,11 @@ def require_lengths(trajectories: Trajectories, wanted: Mapping[str, int]) -> No
     """
     for option, frames in wanted.items():
         for episodes in trajectories.split():
+            if not len(episodes):
+                raise DataError(
+                    f"{trajectories.folder} holds {trajectories.num_episodes} episode: wanted at "
+                    "least two, as one is held out"
+                )
             longest = int(trajectories.lengths[episodes].max(initial=0))
             if longest < frames:
                 raise DataError(

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vjepa_wm import distributed
-from vjepa_wm.errors import CheckpointError, SettingError
-from vjepa_wm.files import atomic_path
+from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
+from vjepa_wm.files import atomic_path, remove_unfinished
 from vjepa_wm.precision import resolve_dtype
 from vjepa_wm.progress import no_progress, progress
 from vjepa_wm.training.optimizers import make_optimizer
@@ -26,6 +26,7 @@ from vjepa_wm.training.schedules import HalfCosine, Schedule
 
 logger = logging.getLogger(__name__)
 
+STATE = "state.pt"
 Logs = dict[str, float]
 Loss = tuple[Tensor, dict[str, Tensor]]  # and its parts, for the log
 LossFn = Callable[[np.random.Generator, float], Loss | Iterable[Loss]]
@@ -86,6 +87,9 @@ class Trainer:
         for name, count in {**counts, "accumulate": accumulate}.items():
             if count < 1:
                 raise SettingError(f"{name} must be at least 1, got {count}")
+        for name, budget in {"steps": steps, "minutes": minutes}.items():
+            if budget is not None and not budget >= 0:
+                raise SettingError(f"{name} must be 0 or more, or null, got {budget}")
         self.steps = steps
         self.minutes = minutes
         self.batch_size = batch_size
@@ -108,6 +112,7 @@ class Trainer:
         folder: Path,
         validate: Callable[[], Logs],
         select: str | None,
+        higher_is_better: bool = False,
         keep_untrained: bool = True,
         after_step: Callable[[], None] = lambda: None,
     ) -> Logs:
@@ -121,8 +126,8 @@ class Trainer:
                 returns that of its part of the batch, and the mean counts.
             folder: holds `state.pt` (exact state to resume from) and `metrics.jsonl`.
             validate: returns named figures.
-            select: the figure by which the best state is kept; lower is better unless the name
-                ends in `correlation`. None keeps the last state.
+            select: the figure by which the best state is kept. None keeps the last state.
+            higher_is_better: whether the best is where that figure is highest, and not lowest.
             keep_untrained: whether the state before the first step may be the best one.
             after_step: called after every optimiser step.
 
@@ -132,8 +137,10 @@ class Trainer:
         Raises:
             CheckpointError: the folder's state is damaged or not of this run, or the loss, its
                 gradient or the selected figure is no finite number; the last state stays.
+            UnknownNameError: there is no such figure.
         """
-        loop = _Loop(self, module, folder, select, keep_untrained=keep_untrained)
+        loop = _Loop(self, module, folder, keep_untrained=keep_untrained)
+        loop.select, loop.sign = select, -1 if higher_is_better else 1
         loop.resume()
         device = next(module.parameters()).device
         dtype = resolve_dtype(self.precision, device)
@@ -165,14 +172,14 @@ class _Loop:
         trainer: Trainer,
         module: nn.Module,
         folder: Path,
-        select: str | None,
         *,
         keep_untrained: bool,
     ) -> None:
         self.trainer = trainer
         self.module = module
         self.folder = folder
-        self.select = select
+        self.select: str | None = None  # the figure the best state is chosen by, where
+        self.sign = 1  # lower is better, or higher with -1
         self.keep_untrained = keep_untrained
         folder.mkdir(parents=True, exist_ok=True)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
@@ -293,9 +300,10 @@ class _Loop:
         """What the best state is chosen by, lower is better."""
         if self.select is None:
             return -float(self.step)
+        if self.select not in figures:
+            raise UnknownNameError("figure to select by", self.select, figures)
         self._require_finite(self.select, figures[self.select])
-        sign = -1 if self.select.endswith("correlation") else 1
-        return sign * figures[self.select]
+        return self.sign * figures[self.select]
 
     def save(self) -> None:
         """Write the exact state, atomically."""
@@ -309,12 +317,12 @@ class _Loop:
             "average": self.average,
             "best": self.best,
         }
-        with atomic_path(self.folder / "state.pt") as path:
+        with atomic_path(self.folder / STATE) as path:
             torch.save(state, path)
 
     def resume(self) -> None:
         """Go on from `state.pt` if there is one, with as many processes as there are now."""
-        path = self.folder / "state.pt"
+        path = self.folder / STATE
         is_begun = path.exists()
         if is_begun:
             self._read_state(path)
@@ -327,6 +335,8 @@ class _Loop:
             self._drop_rows_after(self.step)
         elif distributed.is_first():
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        if distributed.is_first():
+            remove_unfinished(path)
         self.clock = time.perf_counter()
 
     def _read_state(self, path: Path) -> None:
