@@ -19,6 +19,7 @@ from demos import gym_reacher  # noqa: F401  registers the environment
 from demos.pictures import panel, save_image, side_by_side
 from planners import ICEM
 from vjepa_wm import GoalCost, MPCAgent, load_world_model
+from vjepa_wm.errors import VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent
 from vjepa_wm.evaluation.charts import below
 from vjepa_wm.evaluation.statistics import wilson_interval
@@ -38,7 +39,10 @@ def main() -> None:
     options = parser.parse_args()
     env = gymnasium.make("gym/Reacher-v0")
     space = env.action_space
-    agents = {"agent": make_agent(options.model), "random": RandomAgent(space.low, space.high)}
+    try:
+        agents = {"agent": make_agent(options.model), "random": RandomAgent(space.low, space.high)}
+    except VjepaWmError as error:
+        parser.error(str(error))
     for name, agent in agents.items():
         episodes = [play(env, agent, seed=seed) for seed in range(options.episodes)]
         report(name, np.array([distances for _, distances in episodes]))

@@ -12,7 +12,12 @@ from vjepa_wm.files import read_json
 from vjepa_wm.loading import SHIPPED
 
 DEMOS = Path("runs/demos")
-AGENTS = {"random": "random actions", "mpc": "agent", "simulator": "true simulator"}
+AGENTS = {
+    "random": "random actions",
+    "bc": "behaviour cloning",
+    "mpc": "agent",
+    "simulator": "true simulator",
+}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ QUICK = [
     "metric_steps=2",
     "integrator_steps=2",
     "levels=[near]",
+    "tasks=frozen",
     "what=[counterfactual]",
     "windows=4",
     "evaluation_episodes=2",
@@ -82,6 +83,10 @@ def test_rows_are_named_after_encoders() -> None:
         (f"encoders=[compact,{shipped_folder('compact')}]", "wanted different weights"),
         ("evaluation_episodes=101", "wanted between 1 and 100"),
         ("jobs=0", "jobs: wanted at least 1"),
+        ("what=[prob]", "Did you mean 'probe'"),
+        ('more.evaluate=["planer=icem"]', "Did you mean 'planner'"),
+        ('more.train_ac=["trainer.step=3"]', "Did you mean 'trainer.steps'"),
+        ('more.diagnose=["window=4"]', "Did you mean 'windows'"),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_is_done(
@@ -92,6 +97,7 @@ def test_what_cannot_be_is_found_before_anything_is_done(
         run(monkeypatch, wrong)
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("inputs.json"))  # the next try may have other options
 
 
 def test_a_folder_that_holds_no_encoder_is_refused(

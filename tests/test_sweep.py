@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vjepa_wm import sweep
-from vjepa_wm.errors import SettingError, UnknownNameError
+from vjepa_wm.errors import SettingError, UnknownNameError, VjepaWmError
 from vjepa_wm.files import read_json
 
 
@@ -28,6 +28,11 @@ def test_what_no_point_can_set_is_refused() -> None:
         sweep.expand(["seed=1"], common="level=far")
     with pytest.raises(SettingError, match="at least one line"):
         sweep.expand([], common="")
+
+
+def test_what_is_common_has_one_value() -> None:
+    with pytest.raises(VjepaWmError):
+        sweep.expand(["planner=icem"], common="replan_every=1,2")
 
 
 def test_a_sweep_measures_each_point_once(

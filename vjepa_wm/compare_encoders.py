@@ -14,7 +14,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.checkpoint import WEIGHTS
-from vjepa_wm.cli import env_options, progress, verb
+from vjepa_wm.cli import check_overrides, env_options, progress, verb
+from vjepa_wm.diagnose import check_figures
 from vjepa_wm.encoders.registry import TIMM, load_encoder
 from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluate import chosen_tasks
@@ -29,7 +30,7 @@ from vjepa_wm.training.inputs import keep_inputs, open_or_collect
 
 RESULTS = "encoders.json"
 # Nothing here changes what is measured with an encoder
-FREE = {"encoders", "jobs", "out"}
+FREE = {"encoders", "levels", "jobs", "out"}
 
 
 @verb("compare_encoders")
@@ -47,6 +48,11 @@ def main(cfg: DictConfig) -> None:
     encoders = named(cfg.encoders)
     for level in cfg.levels:
         chosen_tasks(cfg, level=level, count=cfg.evaluation_episodes)
+    check_figures(cfg.what)
+    for encoder in cfg.encoders:
+        check_overrides("train_ac", training_options(cfg, encoder))
+    check_overrides("evaluate", [*cfg.more.evaluate])
+    check_overrides("diagnose", [*cfg.more.diagnose])
     out = Path(cfg.out)
     begin(cfg, encoders)
     run_stage(

@@ -5,7 +5,7 @@ python -m vjepa_wm.diagnose env=push frames=500 windows=64
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from vjepa_wm.evaluation.counterfactuals import (
     CounterfactualFigure,
     Rate,
     Trials,
-    bilinear_rate,
+    bilinear_is_own,
     imagine_trials,
     nearest_is_own,
     rate_of,
@@ -58,10 +58,9 @@ def main(cfg: DictConfig) -> None:
     Example: python -m vjepa_wm.diagnose env=push
     """
     names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
-    for name in names:
-        if name not in FIGURES:
-            raise UnknownNameError("figure", name, FIGURES)
+    check_figures(names)
     subject = build_subject(cfg)
+    (Path(cfg.out) / DIAGNOSTICS_FILE).unlink(missing_ok=True)  # of other pictures than will be
     figures: dict[str, Figure] = {}
     skipped: dict[str, str] = {}
     for name in names:
@@ -81,6 +80,17 @@ def main(cfg: DictConfig) -> None:
     for name, reason in skipped.items():
         print(f"no {name}: {reason}")
     print(f"all numbers and pictures: {cfg.out}")
+
+
+def check_figures(names: Iterable[str]) -> None:
+    """Refuse what is no figure.
+
+    Raises:
+        UnknownNameError: Naming the nearest.
+    """
+    for name in names:
+        if name not in FIGURES:
+            raise UnknownNameError("figure", name, FIGURES)
 
 
 def build_subject(cfg: DictConfig) -> Subject:
@@ -201,13 +211,17 @@ def counterfactual(subject: Subject) -> Result:
     )
     imagined = imagine_trials(subject.world_model, windows, trials.actions)
     outcomes = subject.encode(trials.pixels)  # (B, K, 2, P, D)
+
+    def rate(imagined: Tensor, outcomes: Tensor) -> Rate:
+        return rate_of(nearest_is_own(imagined, outcomes), windows.episodes, seed=subject.seed)
+
     figure = CounterfactualFigure(
         states=len(windows),
         num_actions=subject.sizes.tried,
         steps=subject.horizon,
-        first=rate_of(nearest_is_own(imagined[:, :, 0], outcomes[:, :, 0])),
-        last=rate_of(nearest_is_own(imagined[:, :, 1], outcomes[:, :, 1])),
-        copy=rate_of(nearest_is_own(windows.now, outcomes[:, :, 0])),
+        first=rate(imagined[:, :, 0], outcomes[:, :, 0]),
+        last=rate(imagined[:, :, 1], outcomes[:, :, 1]),
+        copy=rate(windows.now, outcomes[:, :, 0]),
         bilinear=bilinear_floor(subject, trials, subject.encode),
         random_bilinear=bilinear_floor(subject, trials, subject.encode_randomly),
     )
@@ -220,12 +234,13 @@ def bilinear_floor(
     """The simplest dynamics on an encoder's latents, after one step."""
     pixels, taken = subject.transitions
     now = subject.windows.pixels[:, subject.windows.context_len - 1]
-    return bilinear_rate(
+    is_own = bilinear_is_own(
         (encode(pixels), taken),
         encode(now),
         trials.actions[:, :, 0],
         encode(trials.pixels[:, :, 0]),
     )
+    return rate_of(is_own, subject.windows.episodes, seed=subject.seed)
 
 
 def landscape(subject: Subject) -> Result:
@@ -260,6 +275,7 @@ def novelty(subject: Subject) -> Result:
         imagined_ends(subject.world_model, windows, taken),
         windows.latents[: len(planned), windows.context_len - 1 + planner.horizon],
         subject.training_latents,
+        episodes=windows.episodes[: len(planned)],
         seed=subject.seed,
     )
     return figure, None

@@ -54,7 +54,7 @@ from vjepa_wm.evaluation.tasks import (
 )
 from vjepa_wm.evaluation.true_dynamics import TrueDynamicsAgent
 from vjepa_wm.files import digest
-from vjepa_wm.loading import SHIPPED, load_world_model
+from vjepa_wm.loading import SHIPPED, load_world_model, warn_of_another_environment
 from vjepa_wm.world_model import ActionSpec
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,8 @@ def main(cfg: DictConfig) -> None:
         warn_of_unlike_rows(cfg, agents)
         reels = build_reels(cfg, agents)
         episodes, rows = run_agents(cfg, runner, agents, tasks, reels)
-        criteria = dict(runner.envs[0].get_wrapper_attr("criteria"))
+        thresholds = runner.envs[0].get_wrapper_attr("criteria")
+        criteria = {name: float(threshold) for name, threshold in thresholds.items()}
     budget = error_budget(episodes, same_planner=cfg.planner == cfg.simulator_planner)
     about = {
         **describe(cfg, names, tasks_digest),
@@ -113,6 +114,8 @@ def main(cfg: DictConfig) -> None:
 def evaluate_trained(cfg: DictConfig, *options: str) -> None:
     """Measure what a training verb just trained, where its environment has frozen tasks.
 
+    It is measured on tuning tasks: a figure that comes with every training is one to choose by.
+
     Args:
         cfg: the training's options.
         options: what `evaluate` is told beside environment, number of episodes and folder.
@@ -127,6 +130,7 @@ def evaluate_trained(cfg: DictConfig, *options: str) -> None:
         *env_options(cfg.env),
         *options,
         f"device={cfg.device}",
+        "tasks=tuning",
         f"episodes={cfg.evaluation_episodes}",
         f"out={cfg.out}/evaluation",
     )
@@ -266,6 +270,7 @@ def build_mpc(cfg: DictConfig, space: spaces.Box) -> MPCAgent:
     if cfg.compile:
         world_model.predictor.compile_layers()
     check_actions(world_model.action_spec, cfg, space, f"model {cfg.model}")
+    warn_of_another_environment(cfg.model, cfg.env.id)
     with told_of("mpc"):
         return MPCAgent(
             world_model,

@@ -73,8 +73,10 @@ def _describe_ours(folder: Path, config: object) -> Iterator[str]:
         f"  {key}: {value}" for key, value in config.items() if not isinstance(value, dict | list)
     )
     loaders = {
+        "behaviour_cloning": f'load_behaviour_cloning("{folder}")',
         "decoder": f'load_decoder("{folder}", encoder)',
         "encoder": f'load_encoder("{folder}")',
+        "mask_predictor": f'load_mask_predictor("{folder}")',
         "world_model": f'load_world_model("{folder}")',
     }
     if kind in loaders:

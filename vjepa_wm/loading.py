@@ -1,5 +1,6 @@
 """Loads world models: shipped, trained here, or V-JEPA 2-AC from Meta's files."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -21,7 +22,9 @@ from vjepa_wm.proprio import LearnedIntegrator
 from vjepa_wm.vjepa2_ac import PREDICTORS, published_path
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
-__all__ = ["DROID_ACTIONS", "SHIPPED", "load_world_model"]
+__all__ = ["DROID_ACTIONS", "SHIPPED", "load_world_model", "warn_of_another_environment"]
+
+logger = logging.getLogger(__name__)
 
 DROID_ACTIONS = ActionSpec(
     # The widest published planning clip; the paper plans within 0.075 m
@@ -101,6 +104,17 @@ def load_world_model(
         metric=_load_metric(loaded, device),
         integrate=_load_integrator(loaded, device),
     )
+
+
+def warn_of_another_environment(name_or_path: str | Path, env_id: str) -> None:
+    """Say so where a world model was trained in another environment, though all of it may fit."""
+    if name_or_path in PREDICTORS:
+        return
+    trained = open_world_model(name_or_path, None).config.get("env_id")
+    if trained not in (None, env_id):
+        logger.warning(
+            "warning: model %s was trained in %s, not in %s", name_or_path, trained, env_id
+        )
 
 
 def _load_metric(loaded: Checkpoint, device: str | torch.device) -> TemporalMetric | None:

@@ -49,7 +49,7 @@ from vjepa_wm.evaluation.surprise_figures import (
 from vjepa_wm.evaluation.surprise_pictures import film_strip, twin_strip
 from vjepa_wm.evaluation.twins import Stage
 from vjepa_wm.files import atomic_path, write_json
-from vjepa_wm.loading import SHIPPED, load_world_model
+from vjepa_wm.loading import SHIPPED, load_world_model, warn_of_another_environment
 from vjepa_wm.provenance import provenance
 from vjepa_wm.world_model import WorldModel
 
@@ -96,7 +96,9 @@ def of_twins(cfg: DictConfig) -> None:
                 f"env.frame_skip: the world model was trained for "
                 f"{world_model.action_spec.frame_skip}, got {skip}"
             )
+        warn_of_another_environment(cfg.model, cfg.env.id)
         random = random_encoder(world_model.encoder, seed=cfg.seed)
+        (folder / SURPRISE_FILE).unlink(missing_ok=True)  # of other pictures than will be
         for event in events:
             found = surprise_at(cfg, stage, event, world_model, random)
             figures[event] = event_figure(found, tokens=cfg.tokens, seed=cfg.seed)

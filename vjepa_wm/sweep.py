@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> None:
 
     def measure(name: str, *, threads: int, log: Path) -> None:
         options = [*points[name]["options"], f"out={out / name}", "pictures=0"]
+        (out / name / POINT_FILE).unlink(missing_ok=True)  # of what will be written over
         run_verb("evaluate", *options, threads=threads, log=log)
         write_json(out / name / POINT_FILE, points[name])
         left.discard(name)
@@ -75,6 +76,7 @@ def expand(lines: Sequence[str], *, common: str) -> dict[str, list[str]]:
         VjepaWmError: An option does not exist; the nearest is named.
     """
     points, shared = {}, shlex.split(common)
+    check_overrides("evaluate", shared)
     for line in lines:
         words = shlex.split(line)
         check_overrides("evaluate", [*words, *shared], is_multirun=True)

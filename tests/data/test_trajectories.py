@@ -194,3 +194,15 @@ def test_one_episode_is_for_training() -> None:
     """There is nothing to split."""
     train, validation = split_episodes(1)
     assert (len(train), len(validation)) == (1, 0)
+
+
+def test_frames_are_of_their_episodes(tmp_path: Path) -> None:
+    with TrajectoryWriter(tmp_path / "x", META, shard_episodes=2) as writer:
+        for length in (3, 2, 4):
+            writer.add(make_episode(length))
+    trajectories = Trajectories.open(tmp_path / "x")
+    frames = np.arange(trajectories.lengths.sum())
+    assert (
+        trajectories.episodes_of(frames).tolist()
+        == np.repeat(range(3), trajectories.lengths).tolist()
+    )

@@ -1,5 +1,7 @@
 """The error budget: losses add up, and are taken on the same tasks."""
 
+import dataclasses
+
 import pytest
 
 from tests.evaluation.test_report import episode
@@ -57,3 +59,10 @@ def test_without_one_of_the_rows_there_is_none(missing: str) -> None:
     rest = {name: found for name, found in ROWS.items() if name != missing}
     assert error_budget(rest, same_planner=True) is None
     assert error_budget({**rest, missing: row("1")}, same_planner=True) is None
+
+
+def test_where_agents_broke_nothing_is_said_of_the_parts() -> None:
+    broken = [dataclasses.replace(episode, fault="agent, step 0") for episode in row("00")]
+    assert (
+        error_budget({**ROWS, "simulator": [*broken, *row("11111111")]}, same_planner=True) is None
+    )

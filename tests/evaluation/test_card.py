@@ -62,3 +62,13 @@ def test_encoder_card_has_its_monitors() -> None:
     for said in ("192 wide, 6 deep", "data/push, data/reacher", against, "rank 41 of 192", "0.87"):
         assert said in card.replace("\n  ", " ")
     assert "variance" not in card
+
+
+def test_a_training_of_so_many_steps_is_said_in_steps() -> None:
+    budget = {"minutes": None, "steps": 700, "batch_size": 48}
+    config = WORLD_MODEL | {"config": {"trainer": budget, "metric_trainer": budget}}
+    planner = {"_target_": "planners.ICEM", "horizon": 6}
+    card = world_model_card(
+        config, [{"level": "near", "rows": [ROW], "config": {"planner": planner}}]
+    )
+    assert "700 steps for the predictor" in card and "at most 700 steps for the metric" in card

@@ -115,6 +115,7 @@ def point_windows(count: int = 6) -> Windows:
         actions=torch.from_numpy(actions),
         proprio=torch.zeros(count, 2 + STEPS, 0),
         sim_state=states,
+        episodes=np.arange(count),
         context_len=2,
     )
 
@@ -181,7 +182,8 @@ def test_novelty_counts_in_distances_of_true_frames() -> None:
     """True frames lie 1 from the data, recorded futures too, planned ones 3."""
     data = torch.zeros(10, 1, 2)
     true = torch.tensor([[1.0, 0.0]]).expand(8, 1, 2)
-    figure = novelty_figure(3 * true, true, true, data, seed=0)
+    said = {"episodes": np.arange(8), "seed": 0}
+    figure = novelty_figure(3 * true, true, true, data, **said)
     assert (figure.planned, figure.recorded) == pytest.approx((3.0, 1.0))
     assert figure.findings()[0].is_bad
-    assert not novelty_figure(true, true, true, data, seed=0).findings()[0].is_bad
+    assert not novelty_figure(true, true, true, data, **said).findings()[0].is_bad

@@ -7,7 +7,8 @@ import torch
 from tests.training.test_dynamics import MovingWorld
 from vjepa_wm.evaluation.counterfactuals import (
     Bilinear,
-    bilinear_rate,
+    Rate,
+    bilinear_is_own,
     imagine_trials,
     nearest_is_own,
     rate_of,
@@ -25,6 +26,7 @@ def windows() -> Windows:
         actions=torch.randn(B, 1 + T, 4, generator=generator),
         proprio=torch.zeros(B, 2 + T, 0),
         sim_state=np.zeros((B, 2 + T, 0)),
+        episodes=np.arange(B),
         context_len=2,
     )
 
@@ -35,13 +37,18 @@ def tried(*, seed: int = 1) -> torch.Tensor:
     return torch.randn(B, K, 1, 4, generator=generator).expand(-1, -1, T, -1)
 
 
+def rate(is_own: torch.Tensor) -> Rate:
+    """Of states that are of an episode each."""
+    return rate_of(is_own, np.arange(len(is_own)), seed=0)
+
+
 def test_a_perfect_predictor_is_always_right() -> None:
     truth = imagine_trials(MovingWorld(), windows(), tried())
     assert truth.shape == (B, K, 2, 3, 4)
     moved = windows().now + tried()[:, :, 0].unsqueeze(2)
     torch.testing.assert_close(truth[:, :, 0], moved)
-    rate = rate_of(nearest_is_own(truth[:, :, 1], truth[:, :, 1]))
-    assert rate.rate == 1.0 and rate.interval[1] == 1.0
+    found = rate(nearest_is_own(truth[:, :, 1], truth[:, :, 1]))
+    assert found.rate == 1.0 and found.interval[1] == 1.0 > found.interval[0]
 
 
 @pytest.mark.parametrize("hears", [0.0, None])
@@ -53,9 +60,9 @@ def test_a_predictor_that_does_not_listen_is_right_by_chance(hears: float | None
     else:
         imagined = imagine_trials(MovingWorld(hears=hears), windows(), tried())
     for step in range(2):
-        rate = rate_of(nearest_is_own(imagined[:, :, step], truth[:, :, step]))
-        assert rate.rate == pytest.approx(1 / K, abs=0.06)
-        assert rate.interval[0] < 1 / K < rate.interval[1]
+        found = rate(nearest_is_own(imagined[:, :, step], truth[:, :, step]))
+        assert found.rate == pytest.approx(1 / K, abs=0.06)
+        assert found.interval[0] < 1 / K < found.interval[1]
 
 
 def test_outcomes_that_are_the_same_are_no_mistakes() -> None:
@@ -66,8 +73,16 @@ def test_outcomes_that_are_the_same_are_no_mistakes() -> None:
 
 def test_the_interval_counts_states_not_actions() -> None:
     is_own = torch.rand(40, K, generator=torch.Generator().manual_seed(0)) < 0.5
-    low, high = rate_of(is_own).interval
+    low, high = rate(is_own).interval
     assert high - low == pytest.approx(2 * 1.96 * (0.25 / 40) ** 0.5, rel=0.1)
+
+
+def test_states_of_one_episode_are_not_counted_apart() -> None:
+    """Episodes in which all is right or all wrong: as many trials as there are episodes."""
+    is_own = (torch.arange(10) % 2).bool().repeat_interleave(40).unsqueeze(1).expand(-1, K)
+    low, high = rate_of(is_own, np.arange(400) // 40, seed=0).interval
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 10) ** 0.5, rel=0.1)
+    assert high - low > 3 * np.diff(rate(is_own).interval)[0]
 
 
 def test_the_bilinear_floor_finds_bilinear_dynamics() -> None:
@@ -84,7 +99,7 @@ def test_the_bilinear_floor_finds_bilinear_dynamics() -> None:
     torch.testing.assert_close(
         floor.next(states, actions), floor.components(outcomes), atol=0.02, rtol=0
     )
-    assert bilinear_rate(transitions, states, actions, outcomes).rate > 0.97
+    assert rate(bilinear_is_own(transitions, states, actions, outcomes)).rate > 0.97
 
 
 def test_windows_are_cut_where_the_context_ends() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -153,6 +154,24 @@ def test_an_environment_that_raises_ends_its_episode_only(monkeypatch) -> None:
             assert found.fault == "environment, step 2: RuntimeError: diverged"
         else:
             assert found == wanted
+
+
+@pytest.mark.parametrize("distance", [float("nan"), float("inf")])
+def test_a_distance_that_is_no_number_ends_its_episode_only(monkeypatch, distance) -> None:
+    info = PointGoalEnv._info
+
+    def spoiled(env: PointGoalEnv) -> dict:
+        told = info(env)
+        return told | ({"distance": {"position_m": distance}} if env.num_steps == 2 else {})
+
+    runner = EpisodeRunner(POINT, num_envs=2, image_size=8)
+    monkeypatch.setattr(
+        runner.envs[0].unwrapped, "_info", partial(spoiled, runner.envs[0].unwrapped)
+    )
+    first, second = runner.run(Seeker(), tasks_of("far", 2), max_steps=40)
+    assert "wanted finite numbers, got" in first.fault and not first.is_success
+    assert np.isfinite(first.final_distance["position_m"])
+    assert second.is_success and not second.fault
 
 
 def test_an_environment_that_hangs_ends_its_episode_only(monkeypatch) -> None:
@@ -335,7 +354,7 @@ def test_tasks_of_another_environment_are_refused() -> None:
 
 
 def test_impossible_sizes_are_refused() -> None:
-    with pytest.raises(DataError, match="episodes at a time"):
+    with pytest.raises(DataError, match="batch: wanted at least 1"):
         EpisodeRunner(POINT, num_envs=0, image_size=8)
     with pytest.raises(DataError, match="max_steps"):
         EpisodeRunner(POINT, num_envs=1, image_size=8).run(Seeker(), [], max_steps=0)

@@ -40,6 +40,7 @@ class Blind:
     """A predictor nobody may ask."""
 
     max_frames = 8
+    action_dim = 2
     proprio_dim = None
 
 

@@ -147,7 +147,7 @@ def test_tuning_tasks_need_no_file_and_have_no_end(run, tmp_path: Path) -> None:
         (["tasks=gone.json"], "gone.json does not exist"),
         (["tasks=tuning", "level=farr"], "Did you mean 'far'"),
         (["tasks=tuning", "episodes=0"], "episodes: wanted at least 1"),
-        (["tasks=tuning", "agent=random", "batch=0"], "episodes at a time: wanted at least 1"),
+        (["tasks=tuning", "agent=random", "batch=0"], "batch: wanted at least 1"),
         (["tasks=tuning", "agent=random", "pictures=-1"], "pictures: wanted 0 or more episodes"),
         (["tasks=tuning", "agent=random", "max_steps=0"], "max_steps: wanted at least 1"),
         (["tasks=tuning", "agent=simulator", "replan_every=30"], "replan_every: wanted 1 to"),

@@ -259,6 +259,10 @@ class Trajectories:
             sim_state=self.sim_state.slice(start, stop),
         )
 
+    def episodes_of(self, frames: np.ndarray) -> np.ndarray:
+        """Return which episodes global frame indices ``(F,)`` are of."""
+        return np.searchsorted(self._first_frame, frames, side="right") - 1
+
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of training and validation episodes."""
         return split_episodes(self.num_episodes)

@@ -135,7 +135,8 @@ class SimulatorAgent:
         """Replace the plans of some episodes."""
 
         def cost_fn(actions: Tensor) -> Tensor:
-            return torch.from_numpy(self._costs(rows, actions.numpy())).to(actions.dtype)
+            costs = self._costs(rows, actions.detach().numpy())  # no gradient: some planners say so
+            return torch.from_numpy(costs).to(actions.dtype)
 
         seeds = [int(self._rngs[row].integers(2**63)) for row in rows]
         plan = self._planner.plan(

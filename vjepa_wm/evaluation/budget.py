@@ -61,9 +61,12 @@ def error_budget(
         same_planner: Whether `simulator` planned as `mpc` does.
 
     Returns:
-        The budget; None unless all three rows are there, with two tasks in common.
+        The budget; None unless all three rows are there, with two tasks in common, and none of them
+        has episodes that were stopped: those failed for reasons of their own.
     """
     if not set(ROWS) <= episodes.keys():
+        return None
+    if any(episode.fault for row in ROWS for episode in episodes[row]):
         return None
     success = [{e.seed: e.is_success for e in episodes[row]} for row in ROWS]
     shared = sorted(set.intersection(*(set(row) for row in success)))

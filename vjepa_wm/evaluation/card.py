@@ -47,9 +47,9 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
         f"`{config['encoder']['name']}` encoder. Made by the verbs that "
         "`make weights` runs.",
         f"- Data: {', '.join(sorted(config['data']))}.\n"
-        f"- Training: {run['trainer']['minutes']:g} minutes for the predictor (kept at step "
+        f"- Training: {_budget(run['trainer'])} for the predictor (kept at step "
         f"{figures['predictor']['step']}, batches of {run['trainer']['batch_size']} windows), at "
-        f"most {run['metric_trainer']['minutes']:g} for the metric.\n"
+        f"most {_budget(run['metric_trainer'])} for the metric.\n"
         f"- Input: pixels{' and proprio' if 'proprio_mean' in config['predictor'] else ''}.",
         "## Open-loop error on held-out episodes (L1 on latents)\n\n"
         + _error_table(figures["predictor"]),
@@ -60,6 +60,13 @@ def world_model_card(config: Config, summaries: Sequence[Mapping[str, Any]]) -> 
         "by the simulator alone.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _budget(trainer: Config) -> str:
+    """Name what ends a training."""
+    if trainer["minutes"] is None:
+        return f"{trainer['steps']} steps"
+    return f"{trainer['minutes']:g} minutes"
 
 
 def planner_in_words(planner: Config) -> str:

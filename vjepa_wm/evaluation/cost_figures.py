@@ -14,7 +14,7 @@ from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.errors import DataError
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.evaluation.simulator import Simulator
-from vjepa_wm.evaluation.statistics import bootstrap_interval, spearman, wilson_interval
+from vjepa_wm.evaluation.statistics import bootstrap_interval, rate_interval, spearman
 from vjepa_wm.progress import Progress, no_progress
 
 PLANNED = "planning cost"  # what plans are made with; the other costs stand beside it
@@ -93,7 +93,7 @@ class CostRow:
         near: The same among pairs near each other; None where there are too few.
         near_interval: Likewise.
         order: How often the nearer of two frames costs less.
-        order_interval: Wilson's.
+        order_interval: The wider of Wilson's and the one bootstrapped over episodes.
     """
 
     correlation: float
@@ -186,7 +186,7 @@ def cost_figure(
             is_later_nearer = distance[is_clear, 1] < distance[is_clear, 0]
             is_right = (cost[is_clear, 1] < cost[is_clear, 0]) == is_later_nearer
             order = float(is_right.mean())
-            order_interval = wilson_interval(int(is_right.sum()), len(is_right))
+            order_interval = rate_interval(is_right, groups=episodes[is_clear], seed=seed)
         correlation = _correlation(cost[:, 0], distance[:, 0], episodes, seed=seed)
         rows[name] = CostRow(*correlation, near, near_interval, order, order_interval)
     return CostFigure(len(distance), int(is_near.sum()), int(is_clear.sum()), apart, rows)

@@ -17,7 +17,7 @@ from vjepa_wm.evaluation.diagnostics import Windows
 from vjepa_wm.evaluation.findings import Finding
 from vjepa_wm.evaluation.probes import Probe, fit_probe
 from vjepa_wm.evaluation.simulator import Simulator
-from vjepa_wm.evaluation.statistics import wilson_interval
+from vjepa_wm.evaluation.statistics import rate_interval
 from vjepa_wm.progress import Progress, no_progress
 from vjepa_wm.world_model import WorldModel
 
@@ -97,17 +97,18 @@ class Rate:
 
     Attributes:
         rate: In [0, 1].
-        interval: Wilson's, as if each state were one trial: its actions are not independent.
+        interval: The wider of Wilson's, as if each state were one trial (its actions are not
+            independent), and the one bootstrapped over episodes (states of one are not either).
     """
 
     rate: float
     interval: tuple[float, float]
 
 
-def rate_of(is_own: Tensor) -> Rate:
-    """Average over states and actions (B, K)."""
-    rate = float(is_own.float().mean())
-    return Rate(rate, wilson_interval(round(rate * len(is_own)), len(is_own)))
+def rate_of(is_own: Tensor, episodes: NDArray, *, seed: int) -> Rate:
+    """Average over states and actions (B, K); episodes (B,) say which one each state is of."""
+    shares = is_own.double().mean(dim=1).numpy()  # (B,)
+    return Rate(float(shares.mean()), rate_interval(shares, groups=episodes, seed=seed))
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,10 @@ def _products(components: Tensor, actions: Tensor) -> Tensor:
     return torch.cat([components, actions, products], dim=-1)
 
 
-def bilinear_rate(
+def bilinear_is_own(
     transitions: tuple[Tensor, Tensor], latents: Tensor, actions: Tensor, outcomes: Tensor
-) -> Rate:
-    """Measure the bilinear floor.
+) -> Tensor:
+    """Say whether what the bilinear floor predicts is nearest to its own outcome (B, K).
 
     Args:
         transitions: Latents (F, 2, P, D) and actions (F, A) it is fitted on.
@@ -225,4 +226,4 @@ def bilinear_rate(
         outcomes: Latents of what came of it (B, K, P, D).
     """
     floor = Bilinear(*transitions)
-    return rate_of(nearest_is_own(floor.next(latents, actions), floor.components(outcomes)))
+    return nearest_is_own(floor.next(latents, actions), floor.components(outcomes))

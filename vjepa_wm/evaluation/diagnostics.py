@@ -40,6 +40,7 @@ class Windows:
         actions: (B, T - 1, A).
         proprio: (B, T, Q).
         sim_state: (B, T, S); S is 0 where it was not recorded.
+        episodes: Which one each window is of (B,).
         context_len: Observed frames C of each window.
     """
 
@@ -48,6 +49,7 @@ class Windows:
     actions: Tensor
     proprio: Tensor
     sim_state: NDArray[np.float64]
+    episodes: NDArray[np.int64]
     context_len: int
 
     def __len__(self) -> int:
@@ -150,6 +152,7 @@ def draw_windows(
         actions=torch.from_numpy(batch.actions),
         proprio=torch.from_numpy(trajectories.proprio.gather(batch.frames)),
         sim_state=trajectories.sim_state.gather(batch.frames),
+        episodes=trajectories.episodes_of(batch.frames[:, 0]),
         context_len=context_len,
     )
 

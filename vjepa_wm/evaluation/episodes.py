@@ -7,6 +7,7 @@ Shapes: E episodes of a batch, H W image, Q proprio width, A action width.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class EpisodeRunner:
         step_seconds: float | None = None,
     ) -> None:
         if num_envs < 1:
-            raise DataError(f"episodes at a time: wanted at least 1, got {num_envs}")
+            raise DataError(f"batch: wanted at least 1 episode at a time, got {num_envs}")
         if step_seconds is not None and step_seconds <= 0:
             raise DataError(f"step_seconds: wanted above 0 or null, got {step_seconds}")
         self.step_seconds = step_seconds
@@ -268,7 +269,7 @@ class _Row:
         _check_pixels(self.obs, env_id=env_id)
         _check_same(info["distance"], task, env_id=env_id)
         self.goal: NDArray[np.uint8] = info["goal"]["pixels"]
-        self.distance = info["distance"]
+        self.distance = _finite(info["distance"])
         self.path.begin()
 
     def step(self, action: NDArray) -> None:
@@ -281,7 +282,7 @@ class _Row:
 
     def _step(self, action: NDArray) -> None:
         obs, _, terminated, truncated, info = self.env.step(action)
-        distance, is_success = info["distance"], bool(info["is_success"])
+        distance, is_success = _finite(info["distance"]), bool(info["is_success"])
         self.path.follow()
         self.obs, self.distance, self.is_success = obs, distance, is_success
         self.best = {name: min(best, distance[name]) for name, best in self.best.items()}
@@ -319,6 +320,18 @@ class _Row:
             fault=self.fault,
             start_distance=self.start_distance,
         )
+
+
+def _finite(distance: Mapping[str, float]) -> dict[str, float]:
+    """Take distances as numbers.
+
+    Raises:
+        RuntimeError: One is NaN or infinite.
+    """
+    numbers = {name: float(value) for name, value in distance.items()}
+    if not all(map(math.isfinite, numbers.values())):
+        raise RuntimeError(f"info['distance']: wanted finite numbers, got {numbers}")
+    return numbers
 
 
 def _black(env: gymnasium.Env) -> dict[str, NDArray]:

@@ -76,9 +76,9 @@ class NoveltyFigure:
     Attributes:
         plans: Number of windows.
         planned: Of imagined ends under planned actions.
-        planned_interval: Bootstrapped.
+        planned_interval: Bootstrapped over episodes.
         recorded: Of imagined ends under the actions that were taken.
-        recorded_interval: Bootstrapped.
+        recorded_interval: Likewise.
     """
 
     title: ClassVar[str] = "novelty: how far from the data do plans end?"
@@ -106,7 +106,13 @@ class NoveltyFigure:
 
 
 def novelty_figure(
-    planned: Tensor, recorded: Tensor, held_out: Tensor, training: Tensor, *, seed: int
+    planned: Tensor,
+    recorded: Tensor,
+    held_out: Tensor,
+    training: Tensor,
+    *,
+    episodes: NDArray,
+    seed: int,
 ) -> NoveltyFigure:
     """Compare distances to the nearest training frame.
 
@@ -115,12 +121,15 @@ def novelty_figure(
         recorded: Imagined ends under recorded actions (B, P, D).
         held_out: True held-out frames (F, P, D).
         training: Training frames (F, P, D).
+        episodes: Which one each plan (B,) begins in.
         seed: Of the bootstrap.
     """
     usual = float(np.median(nearest_distances(held_out, training)))
     values = []
     for latents in (planned, recorded):
         ratios = nearest_distances(latents, training) / max(usual, 1e-12)
-        interval = bootstrap_interval(lambda x: float(np.median(x)), ratios, seed=seed)
+        interval = bootstrap_interval(
+            lambda x: float(np.median(x)), ratios, groups=episodes, seed=seed
+        )
         values += [float(np.median(ratios)), interval]
     return NoveltyFigure(len(planned), *values)

@@ -193,6 +193,23 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def rate_interval(shares: ArrayLike, *, groups: ArrayLike, seed: int = 0) -> tuple[float, float]:
+    """Return a 95 % interval of the mean of shares, those of one group not being independent.
+
+    The wider of Wilson's, as if they were, and the bootstrap over groups, which alone has no width
+    where all shares are 0 or 1.
+
+    Args:
+        shares: `(n,)` in [0, 1].
+        groups: `(n,)` what each is of, such as an episode.
+        seed: Seed of the bootstrap.
+    """
+    values = np.asarray(shares, dtype=np.float64)
+    drawn = bootstrap_interval(np.mean, values, groups=groups, seed=seed)
+    alone = wilson_interval(round(float(values.sum())), len(values))
+    return min(drawn[0], alone[0]), max(drawn[1], alone[1])
+
+
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 _STUDENT += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)

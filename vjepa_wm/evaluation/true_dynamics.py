@@ -126,7 +126,7 @@ class SimulatedFutures:
         rows = []
         # One environment after another: all pictures of a batch would not fit a laptop's memory.
         for b, env in enumerate(self._envs):
-            repeated = actions[b].float().cpu().numpy().repeat(frame_skip, axis=1)
+            repeated = actions[b].detach().float().cpu().numpy().repeat(frame_skip, axis=1)
             obs = env.simulate_obs(repeated, steps=steps)
             proprio = torch.from_numpy(obs["proprio"]).unsqueeze(0).to(actions.device)
             rows.append(

@@ -1,6 +1,7 @@
 """The part of a report that sets success beside the budget of the plans."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vjepa_wm.evaluation.html import plots
 from vjepa_wm.evaluation.html.elements import Markup, figure
@@ -9,6 +10,13 @@ from vjepa_wm.evaluation.html.runs import EvaluationRun
 from vjepa_wm.evaluation.sweeps import AGENT, planner_name
 
 _FEWEST = 3  # budgets that make a curve
+
+
+def series_of(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what a curve is of: the planner, the model by its folder and weights, the tasks."""
+    config, digest = summary["config"], summary["digests"]["model"]
+    planner = planner_name(config["planner"]["_target_"])
+    return planner, f"{config['model']} ({digest[:6]})", f"{config['tasks']} tasks"
 
 
 def over_budget(title: str, group: Sequence[EvaluationRun]) -> Markup | None:
@@ -21,19 +29,20 @@ def over_budget(title: str, group: Sequence[EvaluationRun]) -> Markup | None:
     Returns:
         The figure; None for fewer than three different budgets.
     """
-    places: dict[str, list[tuple[float, float, float, float]]] = {}
+    places: dict[tuple[str, ...], list[tuple[float, float, float, float]]] = {}
     for run in group:
         for row in run.summary["rows"]:
             if row["agent"] == AGENT and row.get("frames_per_plan"):
-                planner = planner_name(run.summary["config"]["planner"]["_target_"])
                 point = (row["frames_per_plan"], row["success"], *row["interval"])
-                places.setdefault(planner, []).append(point)
+                places.setdefault(series_of(run.summary), []).append(point)
+    if len({series[1:] for series in places}) == 1:  # one model, one list of tasks
+        places = {series[:1]: points for series, points in places.items()}
     budgets = {point[0] for points in places.values() for point in points}
     if len(budgets) < _FEWEST:
         return None
     rows = [
-        Line(planner, style, *map(list, zip(*sorted(points), strict=True)))
-        for style, (planner, points) in enumerate(places.items())
+        Line(", ".join(series), style, *map(list, zip(*sorted(points), strict=True)))
+        for style, (series, points) in enumerate(places.items())
     ]
     axes = Axes(
         (min(budgets) / 1.3, max(budgets) * 1.3),
