@@ -10,6 +10,7 @@ import pickle
 import textwrap
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,8 @@ class Trainer:
                 gradient or the selected figure is no finite number; the last state stays.
             UnknownNameError: there is no such figure.
         """
-        loop = _Loop(self, module, folder, keep_untrained=keep_untrained)
-        loop.select, loop.sign = select, -1 if higher_is_better else 1
+        choice = _Choice(select, higher_is_better, keep_untrained)
+        loop = _Loop(self, module, folder, choice)
         loop.resume()
         device = next(module.parameters()).device
         dtype = resolve_dtype(self.precision, device)
@@ -164,6 +165,24 @@ class Trainer:
         return loop.restore_best()
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """Which state is the best, see `Trainer.fit`."""
+
+    select: str | None
+    higher_is_better: bool
+    keep_untrained: bool
+
+    def score(self, figures: Logs, step: int) -> float:
+        """What the best state is chosen by, lower is better."""
+        if self.select is None:
+            return -float(step)
+        if self.select not in figures:
+            raise UnknownNameError("figure to select by", self.select, figures)
+        _require_finite(self.select, figures[self.select], step)
+        return -figures[self.select] if self.higher_is_better else figures[self.select]
+
+
 class _Loop:
     """The state of one run: everything that must survive a kill."""
 
@@ -172,15 +191,12 @@ class _Loop:
         trainer: Trainer,
         module: nn.Module,
         folder: Path,
-        *,
-        keep_untrained: bool,
+        choice: "_Choice",
     ) -> None:
         self.trainer = trainer
         self.module = module
         self.folder = folder
-        self.select: str | None = None  # the figure the best state is chosen by, where
-        self.sign = 1  # lower is better, or higher with -1
-        self.keep_untrained = keep_untrained
+        self.choice = choice
         folder.mkdir(parents=True, exist_ok=True)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
@@ -233,7 +249,7 @@ class _Loop:
         self._set_rates(share)
         distributed.average_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._largest_norm(share))
-        self._require_finite("gradient norm", float(norm))
+        _require_finite("gradient norm", float(norm), self.step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -259,14 +275,7 @@ class _Loop:
             self.average[name] = (
                 number + 0.98 * (self.average[name] - number) if (name in self.average) else number
             )
-        self._require_finite("loss", values["loss"])
-
-    def _require_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise CheckpointError(
-                f"the {name} became {value} at step {self.step}: lower trainer.learning_rate, or "
-                "try trainer.precision=fp32"
-            )
+        _require_finite("loss", values["loss"], self.step)
 
     def validated(self, validate: Callable[[], Logs]) -> None:
         """Validate, log, keep the best state, save; the time it takes is not charged."""
@@ -286,7 +295,7 @@ class _Loop:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         logger.info(" ".join(f"{key} {value:.4g}" for key, value in row.items()))
-        score = self._score(figures)
+        score = self.choice.score(figures, self.step)
         if self._is_first_choice() or score <= self.best["score"]:
             state = {key: value.clone() for key, value in self.module.state_dict().items()}
             self.best = {"score": score, "state": state, "figures": {"step": self.step, **figures}}
@@ -294,16 +303,9 @@ class _Loop:
 
     def _is_first_choice(self) -> bool:
         """Whether there is no best state yet that may stay the best."""
-        return self.best is None or (self.best["figures"]["step"] == 0 and not self.keep_untrained)
-
-    def _score(self, figures: Logs) -> float:
-        """What the best state is chosen by, lower is better."""
-        if self.select is None:
-            return -float(self.step)
-        if self.select not in figures:
-            raise UnknownNameError("figure to select by", self.select, figures)
-        self._require_finite(self.select, figures[self.select])
-        return self.sign * figures[self.select]
+        if self.best is None:
+            return True
+        return self.best["figures"]["step"] == 0 and not self.choice.keep_untrained
 
     def save(self) -> None:
         """Write the exact state, atomically."""
@@ -375,3 +377,12 @@ class _Loop:
             self.module.load_state_dict(self.best["state"])
         distributed.share_state(self.module.state_dict().values())
         return distributed.from_first(self.best and self.best["figures"])
+
+
+def _require_finite(name: str, value: float, step: int) -> None:
+    """Raise `CheckpointError` where a number is none any more."""
+    if not math.isfinite(value):
+        raise CheckpointError(
+            f"the {name} became {value} at step {step}: lower trainer.learning_rate, or "
+            "try trainer.precision=fp32"
+        )
