@@ -266,13 +266,11 @@ def open_world_model(name_or_path: str | Path, checkpoint: str | Path | None) ->
         UnknownNameError: there is no such model; the nearest names are given.
         CheckpointError: the folder is incomplete, damaged or holds something else.
     """
+    is_shipped = name_or_path in SHIPPED
+    if not is_shipped and not Path(name_or_path).is_dir():
+        raise UnknownNameError("world model", str(name_or_path), (*SHIPPED, *PREDICTORS))
     if checkpoint is None:
-        if name_or_path in SHIPPED:
-            checkpoint = shipped_folder(str(name_or_path))
-        elif Path(name_or_path).is_dir():
-            checkpoint = name_or_path
-        else:
-            raise UnknownNameError("world model", str(name_or_path), (*SHIPPED, *PREDICTORS))
+        checkpoint = shipped_folder(str(name_or_path)) if is_shipped else name_or_path
     loaded = load_checkpoint(checkpoint)
     if loaded.config["kind"] != "world_model":
         raise CheckpointError(
