@@ -220,3 +220,31 @@ def test_plain_words_may_stand_anywhere_before_flags(given: list[str], read: lis
 )
 def test_a_path_given_alone_is_an_option(given: list[str], read: list[str]) -> None:
     assert _file_to_option(given, "video") == read
+
+
+@pytest.mark.parametrize(
+    ("verb_name", "given", "read"),
+    [
+        ("pretrain", "data=videos", "data=[videos]"),
+        ("pretrain", "data=[a,b]", "data=[a,b]"),
+        ("pretrain", "strides=1", "strides=[1]"),
+        ("probe", "percents=100", "percents=[100]"),
+        ("probe", "beside='my run'", "beside=['my run']"),
+        ("collect", "episodes=3", "episodes=3"),
+        ("compare_encoders", "encoders=${encoder}", "encoders=${encoder}"),
+    ],
+)
+def test_a_single_value_of_a_list_is_a_list_of_one(verb_name: str, given: str, read: str) -> None:
+    assert check_overrides(verb_name, [given], is_multirun=True) == [read]
+
+
+def test_a_single_value_reaches_the_verb_as_a_list(monkeypatch) -> None:
+    seen = []
+
+    @verb("probe")
+    def program(cfg: DictConfig) -> None:
+        seen.append(list(cfg.percents))
+
+    monkeypatch.setattr("sys.argv", ["program", "percents=100"])
+    program()
+    assert seen == [[100]]

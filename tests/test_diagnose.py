@@ -159,3 +159,13 @@ def test_trajectories_of_other_actions_are_refused(run, tmp_path: Path, capsys) 
     with pytest.raises(SystemExit):
         run(f"data={tmp_path}/squares")
     assert "has other actions than the world model" in capsys.readouterr().err
+
+
+def test_figures_of_the_same_model_are_added_to_those_before(run, decoder: Path) -> None:
+    """What was measured anew is as it is now; with another option all begins again."""
+    first = run("what=[novelty,pictures]")
+    assert set(first["skipped"]) == {"pictures"}
+    both = run("what=pictures", f"decoder={decoder}")
+    assert list(both["figures"]) == ["novelty", "pictures"] and not both["skipped"]
+    assert both["figures"]["novelty"] == first["figures"]["novelty"]
+    assert list(run("what=actions", "seed=1")["figures"]) == ["actions"]

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # What anything in vjepa_wm may import; the foundation itself imports only foundation.
 FOUNDATION = {
+    "bounds",
     "checkpoint",
     "distributed",
     "downloads",

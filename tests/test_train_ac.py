@@ -23,6 +23,7 @@ from vjepa_wm.errors import CheckpointError, DataError, SettingError
 from vjepa_wm.files import read_json, write_json
 from vjepa_wm.training.inputs import (
     INPUTS,
+    OURS,
     open_latents,
     open_or_collect,
     require_lengths,
@@ -225,6 +226,19 @@ def test_recordings_that_are_incomplete_are_not_collected_into(tmp_path: Path) -
     env = {"name": "reacher", "id": "envs:vjepa_wm/Reacher-v0", "image_size": 16, "frame_skip": 1}
     with pytest.raises(DataError, match="holds trajectories of other settings"):
         open_or_collect(tmp_path / "data", env, episodes=2)
+
+
+def test_nothing_of_ours_is_collected_under_anothers_name(tmp_path: Path) -> None:
+    """A misspelt data= of recordings, whose env.id is still the default."""
+    env = {"id": "envs:vjepa_wm/Reacher-v0", "name": "my_robot", "image_size": 64, "frame_skip": 2}
+    with pytest.raises(DataError, match=r"env.name=my_robot has no environment .* reacher's"):
+        open_or_collect(tmp_path / "my_robt", env, episodes=4)
+    assert not (tmp_path / "my_robt").exists()
+
+
+def test_our_environments_are_those_of_the_configs() -> None:
+    files = [OmegaConf.load(path) for path in (ROOT / "configs" / "env").glob("*.yaml")]
+    assert {env.id: env.name for env in files if env.name != "play"} == OURS
 
 
 def test_clips_are_not_collected_where_nothing_acts(tmp_path: Path) -> None:

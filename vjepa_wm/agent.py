@@ -278,13 +278,13 @@ class MPCAgent(PolicySignatures):
 
     def _plan_together(self, env_ids: list[int]) -> None:
         slots = [self.slots[i] for i in env_ids]
-        spec = self.world_model.action_spec
+        low, high = self.world_model.action_spec.limits(self.device)
         goal = self.goal[env_ids]
         imagination = self._observed([slot.past() for slot in slots])
         plan = self.planner.plan(
             lambda actions: self._scores(imagination, actions, goal=goal, cost=self.cost),
-            low=torch.tensor(spec.low, device=self.device),
-            high=torch.tensor(spec.high, device=self.device),
+            low=low,
+            high=high,
             batch_size=len(slots),
             warm_start=self._warm_start(slots),
             seeds=torch.tensor([slot.next_seed for slot in slots]),
@@ -325,8 +325,8 @@ class MPCAgent(PolicySignatures):
 
     def _warm_start(self, slots: list[Slot]) -> Tensor:
         """Last plans moved on by what was executed; new environments start from rest."""
-        spec = self.world_model.action_spec
-        rest = (torch.tensor(spec.low) + torch.tensor(spec.high)) / 2
+        low, high = self.world_model.action_spec.limits("cpu")
+        rest = (low + high) / 2
         fresh = rest.expand(self.planner.horizon, -1)
         starts = [fresh if s.plan is None else shift(s.plan, s.executed) for s in slots]
         return torch.stack([start.to(self.device) for start in starts])

@@ -162,7 +162,8 @@ class BehaviourCloningAgent:
             proprio = self._proprio(obs, rows)
             with torch.no_grad():
                 chosen = self.policy(self._encode(pixels[rows]), self.goal[rows], proprio)
-            self._actions[rows] = chosen.cpu().numpy()
+            low, high = self.action_spec.limits("cpu")
+            self._actions[rows] = chosen.cpu().clamp(low, high).numpy()
             self._wait[rows] = self.action_spec.frame_skip
         self._wait[active] -= 1
         actions = np.where(active[:, None], self._actions, np.float32(0))

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vjepa_wm.errors import UnknownNameError, VjepaWmError
@@ -78,7 +78,7 @@ def verb(
                     sys.argv[place:place] = added
                     overrides = [*added, *overrides]
                 try:
-                    check_overrides(
+                    checked = check_overrides(
                         config_name,
                         overrides,
                         config_dir=arguments.config_dir,
@@ -86,6 +86,8 @@ def verb(
                     )
                 except VjepaWmError as error:
                     _fail(str(error))
+                instead = dict(zip(overrides, checked, strict=True))
+                sys.argv[1:] = [instead.get(argument, argument) for argument in sys.argv[1:]]
             program(task)()
 
         return main
@@ -223,7 +225,7 @@ def check_overrides(
     *,
     config_dir: str | None = None,
     is_multirun: bool = False,
-) -> None:
+) -> list[str]:
     """Check command-line options against the configs.
 
     Args:
@@ -231,6 +233,9 @@ def check_overrides(
         overrides: Options as written, ``key=value``.
         config_dir: A further folder of configs, searched too.
         is_multirun: Whether a value may be several, separated by commas.
+
+    Returns:
+        The options; a single value where a list is wanted is a list of one.
 
     Raises:
         UnknownNameError: If a key or a group's option does not exist.
@@ -249,8 +254,10 @@ def check_overrides(
             for override in parsed:
                 _check_key(override, known)
                 _check_type(override, cfg)
+            checked = [_as_list(override, cfg) for override in parsed]
             if not is_multirun:
-                hydra.compose(config_name, overrides=path + overrides)
+                hydra.compose(config_name, overrides=path + checked)
+            return checked
         except (HydraException, OmegaConfBaseException) as error:
             raise VjepaWmError(str(error).strip()) from error
 
@@ -324,6 +331,22 @@ def _check_type(override: Override, cfg: DictConfig) -> None:
     if type(value) not in allowed[type(default)] and not is_reference:
         wanted = type(default).__name__
         raise VjepaWmError(f"{override.key_or_group}: wanted a value of type {wanted}, got {value}")
+
+
+def _as_list(override: Override, cfg: DictConfig) -> str:
+    """Return an override as it was written, a single value of a list in brackets."""
+    line = override.input_line
+    if override.is_delete() or override.is_sweep_override() or _is_group(override):
+        return line
+    default = OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False)
+    value = override.value()
+    is_reference = isinstance(value, str) and "${" in value
+    if not isinstance(default, ListConfig) or value is None or is_reference:
+        return line
+    if isinstance(value, list):
+        return line
+    key, _, written = line.partition("=")
+    return f"{key}=[{written}]"
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> set[str]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.data.collection import CollectSettings, available_cores, collect
-from vjepa_wm.data.trajectories import Trajectories
+from vjepa_wm.data.trajectories import Trajectories, TrajectoryMeta
 from vjepa_wm.data.truth import Truth
 from vjepa_wm.errors import DataError
 
@@ -33,7 +33,15 @@ def main(cfg: DictConfig) -> None:
         f"{result.total_bytes / 1e9:.3f} GB; recorded {result.frames} frames in "
         f"{result.seconds:.1f} s ({rate:.0f} frames/s, {workers} workers)"
     )
+    report_proprio(Path(cfg.out))
     report_truth(Path(cfg.out))
+
+
+def report_proprio(folder: Path) -> None:
+    """Say what the robot was recorded to sense of itself: under another key it is not."""
+    width = TrajectoryMeta.read(folder).proprio_dim
+    what = f"{width} numbers" if width else "none, as the observation has no vector of this name"
+    print(f"proprio: {what}")
 
 
 def env_settings(cfg: DictConfig) -> CollectSettings:

@@ -93,6 +93,11 @@ def begin(cfg: DictConfig, encoders: Mapping[str, str]) -> None:
     if len(set(digests.values())) < len(digests):
         raise SettingError(f"encoders: wanted different weights, got {digests}")
     trajectories = open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
+    if trajectories.meta.env_id != cfg.env.id:
+        raise SettingError(
+            f"data: {cfg.data} was recorded in {trajectories.meta.env_id}, goals would be those of "
+            f"env.id={cfg.env.id}: wanted one environment"
+        )
     options = OmegaConf.to_container(cfg, resolve=True)
     shared = {name: value for name, value in options.items() if name not in FREE}
     shared["data"] = trajectories.digest

@@ -5,8 +5,9 @@ python -m vjepa_wm.diagnose env=push frames=500 windows=64
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.costs import DISTANCES, METRIC
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.decoder import load_decoder
+from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.charts import below, save_animation
 from vjepa_wm.evaluation.cost_figures import PLANNED, cost_figure, draw_triples
@@ -41,7 +44,7 @@ from vjepa_wm.evaluation.novelty import imagined_ends, novelty_figure, plan_to_e
 from vjepa_wm.evaluation.pictures import SHOWN, look, picture_figure
 from vjepa_wm.evaluation.probes import ProbeFigure, fit_probe, rollout_figure, score
 from vjepa_wm.evaluation.subject import Sizes, Subject
-from vjepa_wm.files import atomic_path, write_json
+from vjepa_wm.files import atomic_path, read_json, write_json
 from vjepa_wm.loading import load_world_model
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.dynamics import horizon_errors
@@ -60,12 +63,11 @@ def main(cfg: DictConfig) -> None:
     names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
     check_figures(names)
     subject = build_subject(cfg)
-    (Path(cfg.out) / DIAGNOSTICS_FILE).unlink(missing_ok=True)  # of other pictures than will be
+    results = Results(cfg, without=names)
     figures: dict[str, Figure] = {}
-    skipped: dict[str, str] = {}
     for name in names:
         if reason := reason_to_skip(name, subject):
-            skipped[name] = reason
+            results.skip(name, reason)
             continue
         figures[name], picture = FIGURES[name](subject)
         if picture is not None:
@@ -74,11 +76,12 @@ def main(cfg: DictConfig) -> None:
         if name in ANIMATIONS:
             frames, fps = ANIMATIONS[name](subject), subject.trajectories.meta.fps
             save_animation(Path(cfg.out) / f"{name}.webp", frames, frames_per_second=fps)
-    write_results(cfg, figures, skipped)
+        results.add(name, figures[name])
     print(f"{cfg.model} on held-out episodes of {cfg.data}; ! marks what is bad\n")
     print(table(list(figures.values())))
-    for name, reason in skipped.items():
-        print(f"no {name}: {reason}")
+    for name in names:
+        if name in results.skipped:
+            print(f"no {name}: {results.skipped[name]}")
     print(f"all numbers and pictures: {cfg.out}")
 
 
@@ -303,6 +306,7 @@ FIGURES: dict[str, Callable[[Subject], Result]] = {
     "novelty": novelty,
     "pictures": pictures,
 }
+FREE = {"what", "decoder", "device", "out"}  # options that change no figure but those they add
 ANIMATIONS = {"pictures": moving_pictures}
 NEED_STATE = ("probe", "rollout", "costs", "counterfactual", "landscape")
 NEED_DECODER = ("pictures",)
@@ -311,15 +315,59 @@ NO_DECODER = (
 )
 
 
-def write_results(cfg: DictConfig, figures: dict[str, Figure], skipped: dict[str, str]) -> None:
-    """Write all numbers to one JSON file."""
-    results = {
-        "figures": as_json(figures),
-        "skipped": skipped,
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        **provenance(),
-    }
-    write_json(Path(cfg.out) / DIAGNOSTICS_FILE, results)
+class Results:
+    """All numbers in one JSON file, written anew after each figure, when its picture is there.
+
+    What is in the file of the same model, episodes and options stays: figures may be asked for one
+    after the other. What is of others goes before a picture of it is written over.
+
+    Args:
+        cfg: Options of the verb.
+        without: Figures that are measured again.
+    """
+
+    def __init__(self, cfg: DictConfig, *, without: Sequence[str]) -> None:
+        """Take over what stays."""
+        self._path = Path(cfg.out) / DIAGNOSTICS_FILE
+        model = Path(cfg.model) if Path(cfg.model).is_dir() else shipped_folder(str(cfg.model))
+        self._about = {
+            "digests": {"model": load_checkpoint(model).digest},
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            **provenance(),
+        }
+        earlier = self._earlier()
+        self._figures, self.skipped = (
+            {name: told for name, told in earlier.get(part, {}).items() if name not in without}
+            for part in ("figures", "skipped")
+        )
+        self._write()
+
+    def _earlier(self) -> dict[str, Any]:
+        """What the file holds, if it is of the same."""
+        if not self._path.is_file():
+            return {}
+        earlier = read_json(self._path)
+        is_same = earlier.get("digests") == self._about["digests"]
+        is_same = is_same and fixed(earlier["config"]) == fixed(self._about["config"])
+        return earlier if is_same else {}
+
+    def add(self, name: str, figure: Figure) -> None:
+        """Add a figure."""
+        self._figures |= as_json({name: figure})
+        self._write()
+
+    def skip(self, name: str, reason: str) -> None:
+        """Say why a figure is left out."""
+        self.skipped[name] = reason
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self._path, {"figures": self._figures, "skipped": self.skipped, **self._about})
+
+
+def fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that make a figure another one."""
+    return {name: value for name, value in config.items() if name not in FREE}
 
 
 if __name__ == "__main__":

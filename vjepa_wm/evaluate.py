@@ -25,6 +25,7 @@ from vjepa_wm.behaviour_cloning import (
     open_behaviour_cloning,
 )
 from vjepa_wm.benchmarks.figures import device_line
+from vjepa_wm.bounds import same_actions
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import env_options, progress, reason_of, run_verb, verb
 from vjepa_wm.decoder import Decoder, load_decoder
@@ -329,7 +330,7 @@ def check_actions(spec: ActionSpec, cfg: DictConfig, space: spaces.Box, trained:
     """Refuse what was trained for other actions than the environment has; `trained` names it."""
     wanted = (tuple(space.low.tolist()), tuple(space.high.tolist()), cfg.env.frame_skip)
     found = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
-    if found != wanted:
+    if not same_actions(found, wanted):
         raise DataError(
             f"{trained} was trained for other actions than env={cfg.env.name} has: "
             f"low, high, frame_skip: wanted {wanted}, got {found}"

@@ -16,10 +16,11 @@ _OVERSHOOT = 0.1  # of images that were resized, beyond 0 to 1
 
 
 def as_tensor(pixels: Pixels) -> Tensor:
-    """Take pixels as a tensor, also a view of an array that is upside down, as renderers make."""
-    return torch.as_tensor(
-        np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels
-    )
+    """Take pixels as a tensor: also views of arrays that are upside down, or not to be written."""
+    if isinstance(pixels, np.ndarray):
+        pixels = np.ascontiguousarray(pixels)
+        pixels = pixels if pixels.flags.writeable else pixels.copy()
+    return torch.as_tensor(pixels)
 
 
 def read_pixels(pixels: Pixels, name: str) -> Tensor:

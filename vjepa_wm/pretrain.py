@@ -116,6 +116,9 @@ def begin(cfg: DictConfig) -> Start | None:
             f"start_from={cfg.start_from} and state_from={cfg.state_from}: wanted one of them, the "
             "encoder alone or all networks of a run"
         )
+    for name in ("weights", "seconds"):  # lists, or null
+        if isinstance(cfg[name], int | float):
+            cfg[name] = [cfg[name]]
     start = None if cfg.start_from is None else open_start(cfg.start_from, cfg.start_checkpoint)
     if cfg.image_size is None:
         cfg.image_size = IMAGE_SIZE if start is None else start.image_size

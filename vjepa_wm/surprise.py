@@ -226,7 +226,8 @@ def of_video(cfg: DictConfig) -> None:
         )
     errors["copy"] = copy_errors(latents, ahead=cfg.ahead)
     print(f"{path}: {says}")
-    write_curve(cfg, out_folder(cfg, path.stem), path.stem, pixels, errors, seconds)
+    folder = out_folder(cfg, f"{path.resolve().parent.name}_{path.stem}")  # or all 0.mp4 are one
+    write_curve(cfg, folder, path.stem, pixels, errors, seconds)
 
 
 def read_video(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from vjepa_wm.bounds import float32_inside
 from vjepa_wm.costs import CostCallable, Goal, score
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.errors import SettingError
@@ -63,6 +64,11 @@ class ActionSpec:
             )
         if self.frame_skip < 1:
             raise SettingError(f"frame_skip: wanted at least 1, got {self.frame_skip}")
+
+    def limits(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """Bounds (A,) of float32 actions, none of which is beyond those stated in float64."""
+        low, high = float32_inside(self.low, self.high)
+        return torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
 
 
 class Integrator(Protocol):

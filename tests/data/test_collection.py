@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -166,3 +167,21 @@ def test_unusable_environments_are_refused(env_id: str, kind: type, message: str
     """Before any process starts."""
     with pytest.raises(kind, match=message):
         Recorder(env_id, image_size=8)
+
+
+def test_proprio_that_is_no_vector_is_named() -> None:
+    recorder = Recorder("tests.data.fake_env:fake/Point-v0", image_size=8)
+    for wrong, got in (({"arm": 1.0}, "got dict"), (np.zeros((2, 2)), r"got shape \(2, 2\)")):
+        obs = {"pixels": np.zeros((8, 8, 3), np.uint8), "proprio": wrong}
+        with pytest.raises(DataError, match=f"proprio: wanted a vector of numbers, {got}"):
+            recorder._look(obs)
+
+
+def test_what_cannot_be_drawn_says_what_to_install(monkeypatch) -> None:
+    def render(self) -> None:
+        raise gymnasium.error.DependencyNotInstalled("pygame is not installed, run `pip install x`")
+
+    recorder = Recorder("tests.data.fake_env:fake/Point-v0", image_size=8)
+    monkeypatch.setattr(type(recorder.env.unwrapped), "render", render)
+    with pytest.raises(DataError, match="cannot be drawn: pygame is not installed"):
+        recorder._look(np.zeros(3))

@@ -206,3 +206,18 @@ def test_frames_are_of_their_episodes(tmp_path: Path) -> None:
         trajectories.episodes_of(frames).tolist()
         == np.repeat(range(3), trajectories.lengths).tolist()
     )
+
+
+def test_bounds_are_taken_as_spaces_give_them(tmp_path: Path) -> None:
+    low, high = np.array([-1, -1], np.float32), np.array([1, 1], np.float32)
+    meta = dataclasses.replace(
+        META, action_low=low, action_high=high, image_size=[*META.image_size]
+    )
+    assert meta == dataclasses.replace(META, action_low=(-1.0, -1.0), action_high=(1.0, 1.0))
+    with TrajectoryWriter(tmp_path / "x", meta) as writer:
+        episode = make_episode(3)
+        writer.add(episode._replace(pixels=list(episode.pixels), actions=episode.actions.tolist()))
+    assert Trajectories.open(tmp_path / "x").num_episodes == 1
+    for wrong, said in ({"image_size": 64}, "a list"), ({"image_size": (64,)}, "height and width"):
+        with pytest.raises(DataError, match=said):
+            dataclasses.replace(META, **wrong)

@@ -146,7 +146,7 @@ def _candidates(
 def _plan(
     planner: Planner, spec: ActionSpec, cost_fn: Callable[[Tensor], Tensor], device: str
 ) -> None:
-    low, high = (torch.tensor(bound, device=device) for bound in (spec.low, spec.high))
+    low, high = spec.limits(device)
     planner.plan(cost_fn, low=low, high=high, seeds=torch.tensor([0]))
 
 

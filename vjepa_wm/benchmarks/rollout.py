@@ -177,16 +177,15 @@ class Problem:
 
     def planning(self, planner: RandomShooting, world_model: WorldModel) -> Callable[[], Plan]:
         """Return a call that plans, from the same noise every time."""
-        spec = world_model.action_spec
+        low, high = world_model.action_spec.limits(self.context.device)
         cost = GoalCost(distance="l1", over_steps="last")
-        device = self.context.device
 
         def plan() -> Plan:
             past = world_model.observe(self.context, self.past_actions, self.proprio)
             return planner.plan(
                 lambda actions: past.costs(actions, goal=self.goal, cost=cost),
-                low=torch.tensor(spec.low, device=device),
-                high=torch.tensor(spec.high, device=device),
+                low=low,
+                high=high,
                 seeds=torch.tensor([0]),
             )
 

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from PIL import Image
 
+from vjepa_wm.bounds import float32_inside
 from vjepa_wm.data.shards import Episode
 from vjepa_wm.data.trajectories import TrajectoryMeta
 from vjepa_wm.data.truth import Truth
@@ -154,12 +155,12 @@ class Recorder:
         elif isinstance(obs, np.ndarray) and obs.dtype == np.uint8 and obs.ndim == 3:
             pixels = obs
         else:
-            pixels = self.env.render()
+            pixels = _rendered(self.env)
         proprio = obs["proprio"] if is_dict and "proprio" in obs else np.zeros(0)
         sim_state = self._told.get_sim_state() if self.has_sim_state else np.zeros(0)
         return (
             _resized(pixels, self.image_size),
-            np.array(proprio, np.float32),
+            _as_vector(proprio),
             np.array(sim_state, np.float64),
         )
 
@@ -263,7 +264,30 @@ def _action_bounds(env: gymnasium.Env, env_id: str) -> tuple[np.ndarray, np.ndar
     is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
     if not is_vector or not space.is_bounded():
         raise DataError(f"{env_id}: wanted actions in a bounded Box of shape (A,), got {space}")
-    return space.low.astype(np.float64), space.high.astype(np.float64)
+    low, high = float32_inside(space.low, space.high)  # recorded actions are float32
+    return low.astype(np.float64), high.astype(np.float64)
+
+
+def _rendered(env: gymnasium.Env) -> np.ndarray | None:
+    """Draw an environment."""
+    try:
+        return env.render()
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise DataError(f"{env.spec.id} cannot be drawn: {error}") from error
+
+
+def _as_vector(proprio: Any) -> np.ndarray:
+    """Return a copy of proprio, ``(Q,)`` float32."""
+    try:
+        vector = np.array(proprio, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"proprio: wanted a vector of numbers, got {type(proprio).__name__}; concatenate its "
+            "parts in a wrapper"
+        ) from error
+    if vector.ndim != 1:
+        raise DataError(f"proprio: wanted a vector of numbers, got shape {vector.shape}")
+    return vector
 
 
 def _resized(pixels: np.ndarray | None, image_size: int) -> np.ndarray:
@@ -275,7 +299,8 @@ def _resized(pixels: np.ndarray | None, image_size: int) -> np.ndarray:
         got = "nothing" if pixels is None else f"{pixels.dtype} {pixels.shape}"
         raise DataError(
             f"wanted pictures (H, W, 3) uint8, got {got}; the environment needs 'pixels' in its "
-            "observation or render_mode 'rgb_array'"
+            "observation or render_mode 'rgb_array' (one that takes **kwargs is not told that: "
+            "register it with kwargs={'render_mode': 'rgb_array'})"
         )
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])

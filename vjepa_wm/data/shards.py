@@ -39,15 +39,16 @@ class Episode(NamedTuple):
         Raises:
             DataError: If shapes, pixel type or values contradict ``meta``.
         """
-        length = len(self.pixels)
+        pixels = np.asarray(self.pixels)
+        length = len(pixels)
         if length < 2:
             raise DataError(f"an episode needs at least 2 frames, got {length}")
-        if self.pixels.dtype != np.uint8:
-            raise DataError(f"pixels: wanted uint8 in 0..255, got {self.pixels.dtype}")
+        if pixels.dtype != np.uint8:
+            raise DataError(f"pixels: wanted uint8 in 0..255, got {pixels.dtype}")
         shapes = array_shapes(meta, length)
-        _check_shape("pixels", self.pixels, shapes["pixels"])
+        _check_shape("pixels", pixels, shapes["pixels"])
         return Episode(
-            pixels=self.pixels,
+            pixels=pixels,
             actions=_checked_actions(self.actions, meta, length),
             proprio=_as_float("proprio", self.proprio, shapes["proprio"], np.float32),
             sim_state=_as_float("sim_state", self.sim_state, shapes["sim_state"], np.float64),

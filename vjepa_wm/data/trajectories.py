@@ -75,7 +75,14 @@ class TrajectoryMeta:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Refuse bounds that contradict each other."""
+        """Take arrays and lists as tuples; refuse bounds that contradict each other."""
+        for name, kind in (("image_size", int), ("action_low", float), ("action_high", float)):
+            given = getattr(self, name)
+            if np.ndim(given) != 1:
+                raise DataError(f"{name}: wanted a list of numbers, got {given!r}")
+            object.__setattr__(self, name, tuple(kind(value) for value in given))
+        if len(self.image_size) != 2:
+            raise DataError(f"image_size: wanted height and width, got {self.image_size}")
         low, high = np.asarray(self.action_low), np.asarray(self.action_high)
         if low.shape != high.shape or low.ndim != 1 or not (low < high).all():
             raise DataError(

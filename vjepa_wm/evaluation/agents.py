@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planners import Planner, shift
+from vjepa_wm.bounds import float32_inside
 from vjepa_wm.data.recorder import Told
 from vjepa_wm.errors import DataError
 
@@ -37,6 +38,7 @@ class RandomAgent:
     """
 
     def __init__(self, low: NDArray, high: NDArray, *, seed: int = 0) -> None:
+        self._low, self._high = float32_inside(low, high)
         self._centre = (np.asarray(high, np.float64) + low) / 2
         self._half = (np.asarray(high, np.float64) - low) / 2
         self._seed = seed
@@ -54,7 +56,8 @@ class RandomAgent:
     ) -> FloatArray:
         """Return the next actions (E,A)."""
         del obs, is_active
-        actions = (self._centre + self._half * self._walk).astype(np.float32)
+        actions = self._centre + self._half * self._walk
+        actions = np.clip(actions.astype(np.float32), self._low, self._high)
         noise = np.stack([rng.normal(0.0, _NOISE_STD, self._half.shape) for rng in self._rngs])
         self._walk = np.clip(_MEMORY * self._walk + noise, -1.0, 1.0)
         return actions

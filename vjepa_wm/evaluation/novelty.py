@@ -46,11 +46,11 @@ def plan_to_ends(
     rows = slice(0, min(count, len(windows)))
     observed = windows.observe(world_model, rows)
     goal = windows.latents[rows, windows.context_len - 1 + planner.horizon].to(device)
-    spec = world_model.action_spec
+    low, high = world_model.action_spec.limits(device)
     return planner.plan(
         lambda actions: observed.costs(actions, goal=goal, cost=cost),
-        low=torch.tensor(spec.low, device=device),
-        high=torch.tensor(spec.high, device=device),
+        low=low,
+        high=high,
         batch_size=len(goal),
         seeds=seed * 1_000_003 + torch.arange(len(goal)),
     ).actions.cpu()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planners import Planner
+from vjepa_wm.bounds import same_actions
 from vjepa_wm.costs import GoalCost
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.decoder import Decoder
@@ -214,7 +215,7 @@ def check_actions(world_model: WorldModel, trajectories: Trajectories) -> None:
     spec, meta = world_model.action_spec, trajectories.meta
     wanted = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
     got = (tuple(meta.action_low), tuple(meta.action_high), meta.frame_skip)
-    if wanted != got:
+    if not same_actions(wanted, got):
         raise DataError(
             f"{trajectories.folder} has other actions than the world model was trained "
             f"for: low, high, frame_skip: wanted {wanted}, got {got}; name another folder "

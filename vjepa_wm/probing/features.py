@@ -224,7 +224,7 @@ def all_features(
     names = [make.name for make in made]
     if len(set(names)) < len(names):
         raise SettingError(
-            f"beside: wanted rows of different names, got {', '.join(names)}: rename a folder, or "
-            "name an encoder by its folder"
+            f"beside: wanted rows of different names, got {', '.join(names)}: give pretrain a "
+            "name=, by which its encoder is called, or put its folder into beside"
         )
     return made

@@ -25,6 +25,12 @@ from vjepa_wm.progress import Progress, no_progress
 logger = logging.getLogger(__name__)
 
 INPUTS = "inputs.json"
+OURS = {
+    "envs:vjepa_wm/Push-v0": "push",
+    "envs:vjepa_wm/PushT-v0": "push_t",
+    "envs:vjepa_wm/Reacher-v0": "reacher",
+    "envs:vjepa_wm/TwoRooms-v0": "two_rooms",
+}
 
 
 def open_or_collect(
@@ -44,7 +50,8 @@ def open_or_collect(
         progress: makes the progress bar.
 
     Raises:
-        DataError: some are missing, and nothing acts in the environment: its clips are a corpus.
+        DataError: some are missing, and nothing acts in the environment: its clips are a corpus; or
+            the environment is another one's but for its name.
     """
     settings = CollectSettings(
         env_id=env["id"],
@@ -60,6 +67,8 @@ def open_or_collect(
             kept = {"episodes": meta.episodes, "steps": meta.steps, "seed": meta.seed}
             known = {name: value for name, value in kept.items() if value is not None}
             settings = dataclasses.replace(settings, **known)
+    else:
+        _check_name(folder, env)
     recorder = settings.recorder()
     recorder.close()
     if not recorder.low.size:
@@ -75,6 +84,17 @@ def open_or_collect(
     )
     collect(settings, folder, workers=available_cores(), progress=progress)
     return Trajectories.open(folder)
+
+
+def _check_name(folder: str | Path, env: Mapping[str, Any]) -> None:
+    """Refuse to collect from an environment of ours under the name of something else."""
+    name = OURS.get(env["id"], env["name"])
+    if name != env["name"]:
+        raise DataError(
+            f"no trajectories at {folder}, and env.name={env['name']} has no environment to "
+            f"collect from: env.id={env['id']} is {name}'s. Name the folder with data=, or give "
+            "env.id"
+        )
 
 
 def require_lengths(trajectories: Trajectories, wanted: Mapping[str, int]) -> None:
