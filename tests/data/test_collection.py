@@ -170,7 +170,7 @@ def test_unusable_environments_are_refused(env_id: str, kind: type, message: str
 
 
 def test_proprio_that_is_no_vector_is_named() -> None:
-    recorder = Recorder("tests.data.fake_env:fake/Point-v0", image_size=8)
+    recorder = Recorder(f"{MODULE}:fake/Foreign-v0", image_size=8)
     for wrong, got in (({"arm": 1.0}, "got dict"), (np.zeros((2, 2)), r"got shape \(2, 2\)")):
         obs = {"pixels": np.zeros((8, 8, 3), np.uint8), "proprio": wrong}
         with pytest.raises(DataError, match=f"proprio: wanted a vector of numbers, {got}"):
@@ -178,10 +178,10 @@ def test_proprio_that_is_no_vector_is_named() -> None:
 
 
 def test_what_cannot_be_drawn_says_what_to_install(monkeypatch) -> None:
-    def render(self) -> None:
-        raise gymnasium.error.DependencyNotInstalled("pygame is not installed, run `pip install x`")
+    def render(env: gymnasium.Env) -> None:
+        raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
 
-    recorder = Recorder("tests.data.fake_env:fake/Point-v0", image_size=8)
+    recorder = Recorder(f"{MODULE}:fake/Foreign-v0", image_size=8)
     monkeypatch.setattr(type(recorder.env.unwrapped), "render", render)
     with pytest.raises(DataError, match="cannot be drawn: pygame is not installed"):
-        recorder._look(np.zeros(3))
+        recorder.episode(np.random.SeedSequence(0), steps=2)
