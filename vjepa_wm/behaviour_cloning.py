@@ -20,7 +20,7 @@ from vjepa_wm.checkpoint import Checkpoint, load_checkpoint
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import load_recorded
 from vjepa_wm.errors import CheckpointError
-from vjepa_wm.observations import Pixels, read_frames, read_goal, read_proprio
+from vjepa_wm.observations import Pixels, read_frames, read_goal, read_mask, read_proprio
 from vjepa_wm.proprio import check_units
 from vjepa_wm.world_model import ActionSpec
 
@@ -156,8 +156,12 @@ class BehaviourCloningAgent:
         """
         if self.goal is None:
             raise RuntimeError("no goal yet: call agent.reset(goal=...) with a goal image first")
-        pixels = read_frames(obs, count=len(self.goal))
-        active = np.ones(len(self.goal), bool) if is_active is None else np.asarray(is_active)
+        count = len(self.goal)
+        pixels = read_frames(obs, count=count)
+        active = np.ones(count, bool)
+        if is_active is not None:
+            active[:] = False
+            active[read_mask(is_active, count, "is_active")] = True
         if rows := np.flatnonzero(active & (self._wait == 0)).tolist():
             proprio = self._proprio(obs, rows)
             with torch.no_grad():

@@ -341,9 +341,8 @@ def _as_list(override: Override, cfg: DictConfig) -> str:
     default = OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False)
     value = override.value()
     is_reference = isinstance(value, str) and "${" in value
-    if not isinstance(default, ListConfig) or value is None or is_reference:
-        return line
-    if isinstance(value, list):
+    is_single = not (isinstance(value, list) or value is None or is_reference)
+    if not isinstance(default, ListConfig) or not is_single:
         return line
     key, _, written = line.partition("=")
     return f"{key}=[{written}]"

@@ -17,12 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.cli import progress, verb
 from vjepa_wm.costs import DISTANCES, METRIC
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.decoder import load_decoder
-from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import SettingError, UnknownNameError
 from vjepa_wm.evaluation.charts import below, save_animation
 from vjepa_wm.evaluation.cost_figures import PLANNED, cost_figure, draw_triples
@@ -46,6 +44,7 @@ from vjepa_wm.evaluation.probes import ProbeFigure, fit_probe, rollout_figure, s
 from vjepa_wm.evaluation.subject import Sizes, Subject
 from vjepa_wm.files import atomic_path, read_json, write_json
 from vjepa_wm.loading import load_world_model
+from vjepa_wm.predictor import open_world_model
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.dynamics import horizon_errors
 
@@ -63,7 +62,7 @@ def main(cfg: DictConfig) -> None:
     names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
     check_figures(names)
     subject = build_subject(cfg)
-    results = Results(cfg, without=names)
+    results = Results(cfg, data=subject.trajectories.digest, without=names)
     figures: dict[str, Figure] = {}
     for name in names:
         if reason := reason_to_skip(name, subject):
@@ -323,15 +322,15 @@ class Results:
 
     Args:
         cfg: Options of the verb.
+        data: Digest of the trajectories.
         without: Figures that are measured again.
     """
 
-    def __init__(self, cfg: DictConfig, *, without: Sequence[str]) -> None:
+    def __init__(self, cfg: DictConfig, *, data: str, without: Sequence[str]) -> None:
         """Take over what stays."""
         self._path = Path(cfg.out) / DIAGNOSTICS_FILE
-        model = Path(cfg.model) if Path(cfg.model).is_dir() else shipped_folder(str(cfg.model))
         self._about = {
-            "digests": {"model": load_checkpoint(model).digest},
+            "digests": {"model": open_world_model(cfg.model, None).digest, "data": data},
             "config": OmegaConf.to_container(cfg, resolve=True),
             **provenance(),
         }

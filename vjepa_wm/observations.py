@@ -97,9 +97,9 @@ def read_subgoals(subgoals: Pixels, *, count: int | None) -> Tensor:
 
 def replaced(pixels: Tensor | None, rows: np.ndarray, new: Tensor) -> Tensor | None:
     """Put new frames (k, H, W, 3) in place of some of (n, H, W, 3); None where sizes differ."""
-    frames = pixels is not None and pixels.reshape(-1, *pixels.shape[-3:]).clone()
-    if pixels is None or frames.shape[1:] != new.shape[-3:]:
+    if pixels is None or pixels.shape[-3:] != new.shape[-3:]:
         return None
+    frames = pixels.reshape(-1, *pixels.shape[-3:]).clone()
     frames[torch.from_numpy(rows)] = new.reshape(-1, *new.shape[-3:]).to(frames.device)
     return frames.reshape(pixels.shape)
 
