@@ -59,12 +59,17 @@ def test_saving_twice_gives_the_same_file_and_leaves_nothing_behind(tmp_path: Pa
 
 def test_the_same_weights_keep_what_is_said_of_how_they_were_made(folder: Path) -> None:
     parts = {"predictor": network(), "metric": nn.Linear(2, 1)}
-    save_checkpoint(folder, parts, {"kind": "toy", "width": 4})
-    save_checkpoint(folder, parts, {"kind": "toy", "width": 5})
-    assert read_json(folder / CONFIG)["width"] == 4
+    first, second = ({"kind": "toy", "name": n, "config": {"seed": n}} for n in (1, 2))
+    save_checkpoint(folder, parts, first)
+    save_checkpoint(folder, parts, second)
+    config = read_json(folder / CONFIG)
+    assert config["config"] == {"seed": 1} and config["name"] == 2  # such as where its encoder lies
     nn.init.zeros_(parts["metric"].weight)
-    save_checkpoint(folder, parts, {"kind": "toy", "width": 5})
-    assert read_json(folder / CONFIG)["width"] == 5
+    save_checkpoint(folder, parts, second)
+    assert read_json(folder / CONFIG)["config"] == {"seed": 2}
+    (folder / CONFIG).write_text("{")
+    save_checkpoint(folder, parts, first)
+    assert read_json(folder / CONFIG)["config"] == {"seed": 1}
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])

@@ -87,6 +87,7 @@ def test_rows_are_named_after_encoders() -> None:
         ('more.evaluate=["planer=icem"]', "Did you mean 'planner'"),
         ('more.train_ac=["trainer.step=3"]', "Did you mean 'trainer.steps'"),
         ('more.diagnose=["window=4"]', "Did you mean 'windows'"),
+        ('more.evaluate=["planner=cem","planner.noise_beta=0"]', "planner.noise_beta"),
     ],
 )
 def test_what_cannot_be_is_found_before_anything_is_done(

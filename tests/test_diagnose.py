@@ -168,4 +168,18 @@ def test_figures_of_the_same_model_are_added_to_those_before(run, decoder: Path)
     both = run("what=pictures", f"decoder={decoder}")
     assert list(both["figures"]) == ["novelty", "pictures"] and not both["skipped"]
     assert both["figures"]["novelty"] == first["figures"]["novelty"]
+    assert both["config"]["what"] == ["novelty", "pictures"]
+    without = run("what=actions")  # and without the decoder that drew the pictures
+    assert list(without["figures"]) == ["novelty", "actions"]
     assert list(run("what=actions", "seed=1")["figures"]) == ["actions"]
+
+
+def test_a_diagnosis_that_failed_is_not_taken_for_a_whole_one(run, tmp_path, monkeypatch) -> None:
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    run("what=actions")
+    monkeypatch.setitem(diagnose.FIGURES, "novelty", fail)
+    with pytest.raises(SystemExit):
+        run("what=[actions,novelty]", "seed=1")
+    assert not (tmp_path / "out" / diagnose.DIAGNOSTICS_FILE).exists()

@@ -143,8 +143,8 @@ def test_only_environments_with_frozen_tasks_are_measured_on_them(
     cfg = {"env": env, "evaluation_episodes": 3, "device": "cuda", "out": "runs/x"}
     evaluate.evaluate_trained(OmegaConf.create(cfg), "agent=mpc")
     assert ("not evaluated" in capsys.readouterr().out) != is_measured
-    wanted = ("evaluate", "env=push", "env.frame_skip=4", "agent=mpc", "device=cuda", "episodes=3")
-    wanted += ("out=runs/x/evaluation",)
+    wanted = ("evaluate", "env=push", "env.frame_skip=4", "agent=mpc", "device=cuda")
+    wanted += ("tasks=tuning", "episodes=3", "out=runs/x/evaluation")
     assert asked == ([wanted] if is_measured else [])
 
 

@@ -1,20 +1,19 @@
 """Model checkpoints: `model.safetensors` + `config.json` in a folder, nothing that can run code."""
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vjepa_wm.errors import CheckpointError
+from vjepa_wm.errors import CheckpointError, DataError
 from vjepa_wm.files import atomic_path, digest, read_json, write_json
-
-logger = logging.getLogger(__name__)
+from vjepa_wm.provenance import provenance
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -102,8 +101,8 @@ def save_checkpoint(folder: Path, modules: dict[str, nn.Module], config: dict) -
     """Write the weights of named parts (half precision) and their configuration, atomically.
 
     Weights come first and the configuration, which names their digest, last: a folder with a
-    configuration is complete. One that holds these very weights stays as it is: it says how they
-    were made, the options of a call that found nothing left to train do not.
+    configuration is complete. Where these very weights are there already, what is said of how they
+    were made stays: the options of a call that found nothing left to train do not say it.
 
     Returns:
         The digest of the weights file.
@@ -126,19 +125,20 @@ def save_checkpoint(folder: Path, modules: dict[str, nn.Module], config: dict) -
     with atomic_path(folder / WEIGHTS) as path:
         save_file(tensors, path)
     weights_digest = digest(folder / WEIGHTS)
-    if _is_of(folder / CONFIG, weights_digest):
-        logger.info("%s holds these weights already: its %s stays", folder, CONFIG)
-        return weights_digest
-    write_json(folder / CONFIG, {**config, "weights_digest": weights_digest})
+    made = _how_made(folder / CONFIG, weights_digest)
+    write_json(folder / CONFIG, {**config, **made, "weights_digest": weights_digest})
     return weights_digest
 
 
-def _is_of(config: Path, weights_digest: str) -> bool:
-    """Whether there is a configuration, of weights with this digest."""
-    if not config.is_file():
-        return False
-    known = read_json(config)
-    return isinstance(known, dict) and known.get("weights_digest") == weights_digest
+def _how_made(path: Path, weights_digest: str) -> dict[str, Any]:
+    """What a configuration says of how weights with this digest were made; nothing of others."""
+    try:
+        known = read_json(path)
+    except DataError:
+        return {}
+    if not isinstance(known, dict) or known.get("weights_digest") != weights_digest:
+        return {}
+    return {name: known[name] for name in ("config", "figures", *provenance()) if name in known}
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:

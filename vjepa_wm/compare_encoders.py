@@ -49,10 +49,11 @@ def main(cfg: DictConfig) -> None:
     for level in cfg.levels:
         chosen_tasks(cfg, level=level, count=cfg.evaluation_episodes)
     check_figures(cfg.what)
+    env = env_options(cfg.env)
     for encoder in cfg.encoders:
-        check_overrides("train_ac", training_options(cfg, encoder))
-    check_overrides("evaluate", [*cfg.more.evaluate])
-    check_overrides("diagnose", [*cfg.more.diagnose])
+        check_overrides("train_ac", [*env, *training_options(cfg, encoder)])
+    check_overrides("evaluate", [*env, *cfg.more.evaluate])
+    check_overrides("diagnose", [*env, *cfg.more.diagnose])
     out = Path(cfg.out)
     begin(cfg, encoders)
     run_stage(

@@ -47,10 +47,12 @@ from vjepa_wm.loading import load_world_model
 from vjepa_wm.predictor import open_world_model
 from vjepa_wm.provenance import provenance
 from vjepa_wm.training.dynamics import horizon_errors
+from vjepa_wm.vjepa2_ac import PREDICTORS
 
 SIZES = tuple(field.name for field in dataclasses.fields(Sizes))
 
 Result = tuple[Figure, Image.Image | None]
+Results = dict[str, dict[str, Any]]  # figures, and reasons of those left out, by name
 
 
 @verb("diagnose")
@@ -59,14 +61,16 @@ def main(cfg: DictConfig) -> None:
 
     Example: python -m vjepa_wm.diagnose env=push
     """
-    names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
+    names = list(cfg.what)
     check_figures(names)
     subject = build_subject(cfg)
-    results = Results(cfg, data=subject.trajectories.digest, without=names)
+    said, path = about(cfg, subject), Path(cfg.out) / DIAGNOSTICS_FILE
+    earlier = earlier_results(path, said, names)
     figures: dict[str, Figure] = {}
+    skipped: dict[str, str] = {}
     for name in names:
         if reason := reason_to_skip(name, subject):
-            results.skip(name, reason)
+            skipped[name] = reason
             continue
         figures[name], picture = FIGURES[name](subject)
         if picture is not None:
@@ -75,12 +79,11 @@ def main(cfg: DictConfig) -> None:
         if name in ANIMATIONS:
             frames, fps = ANIMATIONS[name](subject), subject.trajectories.meta.fps
             save_animation(Path(cfg.out) / f"{name}.webp", frames, frames_per_second=fps)
-        results.add(name, figures[name])
+    write_results(path, said, earlier, {"figures": as_json(figures), "skipped": skipped})
     print(f"{cfg.model} on held-out episodes of {cfg.data}; ! marks what is bad\n")
     print(table(list(figures.values())))
-    for name in names:
-        if name in results.skipped:
-            print(f"no {name}: {results.skipped[name]}")
+    for name, reason in skipped.items():
+        print(f"no {name}: {reason}")
     print(f"all numbers and pictures: {cfg.out}")
 
 
@@ -314,59 +317,43 @@ NO_DECODER = (
 )
 
 
-class Results:
-    """All numbers in one JSON file, written anew after each figure, when its picture is there.
+def about(cfg: DictConfig, subject: Subject) -> dict[str, Any]:
+    """What figures are of."""
+    is_ours = cfg.model not in PREDICTORS
+    model = open_world_model(cfg.model, None).digest if is_ours else str(cfg.model)
+    return {
+        "digests": {"model": model, "data": subject.trajectories.digest},
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        **provenance(),
+    }
 
-    What is in the file of the same model, episodes and options stays: figures may be asked for one
-    after the other. What is of others goes before a picture of it is written over.
 
-    Args:
-        cfg: Options of the verb.
-        data: Digest of the trajectories.
-        without: Figures that are measured again.
+def earlier_results(path: Path, said: Mapping[str, Any], names: Sequence[str]) -> Results:
+    """What a diagnosis of the same model, episodes and options left, but for some figures.
+
+    That of others is deleted, before its pictures are written over.
     """
-
-    def __init__(self, cfg: DictConfig, *, data: str, without: Sequence[str]) -> None:
-        """Take over what stays."""
-        self._path = Path(cfg.out) / DIAGNOSTICS_FILE
-        self._about = {
-            "digests": {"model": open_world_model(cfg.model, None).digest, "data": data},
-            "config": OmegaConf.to_container(cfg, resolve=True),
-            **provenance(),
-        }
-        earlier = self._earlier()
-        self._figures, self.skipped = (
-            {name: told for name, told in earlier.get(part, {}).items() if name not in without}
-            for part in ("figures", "skipped")
-        )
-        self._write()
-
-    def _earlier(self) -> dict[str, Any]:
-        """What the file holds, if it is of the same."""
-        if not self._path.is_file():
-            return {}
-        earlier = read_json(self._path)
-        is_same = earlier.get("digests") == self._about["digests"]
-        is_same = is_same and fixed(earlier["config"]) == fixed(self._about["config"])
-        return earlier if is_same else {}
-
-    def add(self, name: str, figure: Figure) -> None:
-        """Add a figure."""
-        self._figures |= as_json({name: figure})
-        self._write()
-
-    def skip(self, name: str, reason: str) -> None:
-        """Say why a figure is left out."""
-        self.skipped[name] = reason
-        self._write()
-
-    def _write(self) -> None:
-        write_json(self._path, {"figures": self._figures, "skipped": self.skipped, **self._about})
+    if not path.is_file():
+        return {"figures": {}, "skipped": {}}
+    earlier = read_json(path)
+    config, other = said["config"], earlier["config"]
+    same = {name for name in config if name in FREE or config[name] == other.get(name)}
+    if earlier.get("digests") != said["digests"] or same != set(config):
+        path.unlink()
+        return {"figures": {}, "skipped": {}}
+    stale = {*names, *(NEED_DECODER if config["decoder"] != other["decoder"] else ())}
+    return {
+        part: {name: told for name, told in earlier[part].items() if name not in stale}
+        for part in ("figures", "skipped")
+    }
 
 
-def fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that make a figure another one."""
-    return {name: value for name, value in config.items() if name not in FREE}
+def write_results(path: Path, said: Mapping[str, Any], earlier: Results, measured: Results) -> None:
+    """Write all numbers to one JSON file, last of all: a folder that has it is complete."""
+    figures = earlier["figures"] | measured["figures"]
+    config = said["config"] | {"what": list(figures)}
+    skipped = earlier["skipped"] | measured["skipped"]
+    write_json(path, {**said, "config": config, "figures": figures, "skipped": skipped})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from vjepa_wm.cli import progress, verb
+from vjepa_wm.cli import env_options, progress, verb
 from vjepa_wm.evaluation.tasks import make_task_set
 
 
@@ -16,9 +16,12 @@ def main(cfg: DictConfig) -> None:
         cfg.out,
         cfg.env.id,
         tasks_per_level=cfg.tasks_per_level,
-        command=(
-            f"python -m vjepa_wm.make_tasks env={cfg.env.name} "
-            f"tasks_per_level={cfg.tasks_per_level}"
+        command=" ".join(
+            [
+                "python -m vjepa_wm.make_tasks",
+                *env_options(cfg.env),
+                f"tasks_per_level={cfg.tasks_per_level}",
+            ]
         ),
         progress=progress,
     )

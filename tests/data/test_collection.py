@@ -1,5 +1,6 @@
 """A collection depends on its settings alone: not on workers, kills or extensions."""
 
+import dataclasses
 from pathlib import Path
 
 import gymnasium
@@ -14,6 +15,7 @@ from vjepa_wm.data.shards import ARRAYS
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.encoders.pixels import PixelTransform
 from vjepa_wm.errors import DataError, UnknownNameError
+from vjepa_wm.files import read_json, write_json
 
 MODULE = fake_env.__name__
 SETTINGS = CollectSettings(
@@ -185,3 +187,15 @@ def test_what_cannot_be_drawn_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(type(recorder.env.unwrapped), "render", render)
     with pytest.raises(DataError, match="cannot be drawn: pygame is not installed"):
         recorder.episode(np.random.SeedSequence(0), steps=2)
+
+
+def test_a_collection_of_before_bounds_were_rounded_goes_on(tmp_path: Path) -> None:
+    settings = CollectSettings(f"{MODULE}:fake/Point-v0", image_size=8, episodes=2, steps=3)
+    collect(settings, tmp_path, workers=1)
+    meta = read_json(tmp_path / "meta.json")
+    meta["action_low"] = [bound - 5e-8 for bound in meta["action_low"]]
+    write_json(tmp_path / "meta.json", meta)
+    collect(dataclasses.replace(settings, episodes=4), tmp_path, workers=1)
+    trajectories = Trajectories.open(tmp_path)
+    assert trajectories.num_episodes == 4
+    assert list(trajectories.meta.action_low) == meta["action_low"]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vjepa_wm.bounds import same_actions
 from vjepa_wm.data.recorder import Recorder
 from vjepa_wm.data.shards import read_shard, shard_path, write_shard
 from vjepa_wm.data.trajectories import TrajectoryMeta
@@ -148,6 +149,10 @@ def _prepare(settings: CollectSettings, folder: Path) -> tuple[TrajectoryMeta, T
     recorder.close()
     if (folder / "meta.json").exists():
         there = TrajectoryMeta.read(folder)
+        if same_actions(_actions(there), _actions(meta)):  # those of before were not rounded
+            meta = dataclasses.replace(
+                meta, action_low=there.action_low, action_high=there.action_high
+            )
         _check_same(there, meta, folder=folder)
         check_same(Truth.read(folder), truth, folder=folder)
         if there.episodes > meta.episodes:
@@ -158,6 +163,10 @@ def _prepare(settings: CollectSettings, folder: Path) -> tuple[TrajectoryMeta, T
     elif (folder / "shards").exists():
         raise DataError(f"{folder} has shards but no meta.json: delete it, or name another folder")
     return meta, truth
+
+
+def _actions(meta: TrajectoryMeta) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    return meta.action_low, meta.action_high, meta.frame_skip
 
 
 def _check_same(there: TrajectoryMeta, wanted: TrajectoryMeta, *, folder: Path) -> None:

@@ -91,9 +91,9 @@ def _check_name(folder: str | Path, env: Mapping[str, Any]) -> None:
     name = OURS.get(env["id"], env["name"])
     if name != env["name"]:
         raise DataError(
-            f"no trajectories at {folder}, and env.name={env['name']} has no environment to "
-            f"collect from: env.id={env['id']} is {name}'s. Name the folder with data=, or give "
-            "env.id"
+            f"no trajectories at {folder}, and env.name={env['name']} has no environment of its "
+            f"own: env.id={env['id']} is {name}'s. Name the folder with data=, give env.id, or "
+            f"record them first: python -m vjepa_wm.collect env={name} env.name={env['name']}"
         )
 
 
