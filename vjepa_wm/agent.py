@@ -209,7 +209,8 @@ class MPCAgent(PolicySignatures):
         self._require_goal()
         count = len(self.slots)
         pixels = read_frames(obs, count=count)
-        active = range(count) if is_active is None else read_mask(is_active, count, "is_active")
+        is_active = np.ones(count, bool) if is_active is None else is_active
+        active = np.flatnonzero(read_mask(is_active, count, "is_active"))
         on_model_step = [i for i in active if self.slots[i].wait == 0]
         if on_model_step:
             self._look_and_plan(on_model_step, pixels, self._proprio(obs, on_model_step))

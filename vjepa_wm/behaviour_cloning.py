@@ -158,10 +158,8 @@ class BehaviourCloningAgent:
             raise RuntimeError("no goal yet: call agent.reset(goal=...) with a goal image first")
         count = len(self.goal)
         pixels = read_frames(obs, count=count)
-        active = np.ones(count, bool)
-        if is_active is not None:
-            active[:] = False
-            active[read_mask(is_active, count, "is_active")] = True
+        is_active = np.ones(count, bool) if is_active is None else is_active
+        active = read_mask(is_active, count, "is_active")
         if rows := np.flatnonzero(active & (self._wait == 0)).tolist():
             proprio = self._proprio(obs, rows)
             with torch.no_grad():

@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> None:
         "options": options,
         "slopes": slopes,
     }
-    names = [cfg.what] if isinstance(cfg.what, str) else list(cfg.what)
+    names = list(cfg.what)
     for name in names:
         if name not in known:
             raise UnknownNameError("benchmark", name, known)

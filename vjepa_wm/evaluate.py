@@ -32,7 +32,7 @@ from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
 from vjepa_wm.evaluation.agents import RandomAgent, SimulatorAgent
-from vjepa_wm.evaluation.budget import ErrorBudget, budget_lines, error_budget
+from vjepa_wm.evaluation.budget import ROWS, ErrorBudget, budget_lines, error_budget
 from vjepa_wm.evaluation.card import planner_in_words
 from vjepa_wm.evaluation.episodes import Agent, Episode, EpisodeRunner
 from vjepa_wm.evaluation.html.report import REPORT_FILE, write_page
@@ -329,7 +329,7 @@ def warn_of_unlike_rows(cfg: DictConfig, agents: Mapping[str, Agent]) -> None:
 def check_actions(spec: ActionSpec, cfg: DictConfig, space: spaces.Box, trained: str) -> None:
     """Refuse what was trained for other actions than the environment has; `trained` names it."""
     wanted = (tuple(space.low.tolist()), tuple(space.high.tolist()), cfg.env.frame_skip)
-    found = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
+    found = (spec.low, spec.high, spec.frame_skip)
     if not same_actions(found, wanted):
         raise DataError(
             f"{trained} was trained for other actions than env={cfg.env.name} has: "
@@ -374,6 +374,9 @@ def show(cfg: DictConfig, rows: Sequence[Row], budget: ErrorBudget | None) -> No
     if budget is not None:
         planners = {key: planner_in_words(cfg[key]) for key in ("planner", "simulator_planner")}
         print("\n".join(budget_lines(budget, **planners)))
+    budgeted = [row for row in rows if row.agent in ROWS]
+    if len(budgeted) == len(ROWS) and any(row.faults for row in budgeted):
+        print("no error budget: episodes were stopped, which failed for reasons of their own")
     for warning in warnings(rows):
         logger.warning("warning: %s", warning)
     print(f"every episode and the settings: {cfg.out}; to look at: {Path(cfg.out) / REPORT_FILE}")

@@ -105,7 +105,7 @@ def replaced(pixels: Tensor | None, rows: np.ndarray, new: Tensor) -> Tensor | N
 
 
 def read_mask(mask: np.ndarray, count: int, name: str) -> np.ndarray:
-    """Take which of n environments are meant, bool (n,), as their numbers (k,).
+    """Take which of n environments are meant, bool (n,).
 
     Raises:
         SettingError: it is something else, such as their numbers.
@@ -115,7 +115,7 @@ def read_mask(mask: np.ndarray, count: int, name: str) -> np.ndarray:
         raise SettingError(
             f"{name}: wanted bool ({count},), one per environment, got {mask.dtype} {mask.shape}"
         )
-    return np.flatnonzero(mask)
+    return mask
 
 
 def read_env_ids(env_ids: np.ndarray, *, count: int) -> np.ndarray:
@@ -126,7 +126,7 @@ def read_env_ids(env_ids: np.ndarray, *, count: int) -> np.ndarray:
     """
     ids = np.asarray(env_ids)
     if ids.dtype == bool:
-        return read_mask(ids, count, "env_ids")
+        return np.flatnonzero(read_mask(ids, count, "env_ids"))
     is_fit = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
     if not is_fit or len(set(ids.tolist())) < len(ids) or not ((ids >= 0) & (ids < count)).all():
         raise SettingError(

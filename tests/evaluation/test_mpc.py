@@ -126,6 +126,17 @@ def test_an_error_budget_of_planner_predictor_and_cost(run, tmp_path: Path, caps
     assert "error_budget" not in read_json_of(run, "agent=mpc", tmp_path)
 
 
+def test_what_needs_gradients_is_told_so_by_the_simulator_and_loses_no_points(
+    run, tmp_path: Path, capsys
+) -> None:
+    rows = "agent=[mpc,true_dynamics,simulator]"
+    run(rows, "planner@simulator_planner=gradient", "simulator_planner.horizon=2", "out=broken")
+    assert "no error budget: episodes were stopped" in capsys.readouterr().out
+    summary = read_json(tmp_path / "broken" / "summary.json")
+    assert "use a planner that needs no gradient" in summary["rows"][-1]["fault"]
+    assert "error_budget" not in summary
+
+
 def read_json_of(run, option: str, folder: Path) -> dict:
     """Run with one more option and read the summary."""
     run(option, "out=other")

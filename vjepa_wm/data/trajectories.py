@@ -84,7 +84,7 @@ class TrajectoryMeta:
         if len(self.image_size) != 2:
             raise DataError(f"image_size: wanted height and width, got {self.image_size}")
         low, high = np.asarray(self.action_low), np.asarray(self.action_high)
-        if low.shape != high.shape or low.ndim != 1 or not (low < high).all():
+        if low.shape != high.shape or not (low < high).all():
             raise DataError(
                 "action_low and action_high must be equally many numbers with low < high, "
                 f"got {self.action_low} and {self.action_high}"
@@ -114,8 +114,6 @@ class TrajectoryMeta:
         if set(fields) != names:
             wrong = ", ".join(sorted(set(fields) ^ names))
             raise DataError(f"{path}: missing or unknown fields: {wrong}")
-        for name in ("image_size", "action_low", "action_high"):
-            fields[name] = tuple(fields[name])
         return cls(**fields)
 
     def write(self, folder: str | Path) -> None:

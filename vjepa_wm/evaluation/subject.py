@@ -213,8 +213,8 @@ def check_actions(world_model: WorldModel, trajectories: Trajectories) -> None:
             f"{width}; name another folder with data="
         )
     spec, meta = world_model.action_spec, trajectories.meta
-    wanted = (tuple(spec.low), tuple(spec.high), spec.frame_skip)
-    got = (tuple(meta.action_low), tuple(meta.action_high), meta.frame_skip)
+    wanted = (spec.low, spec.high, spec.frame_skip)
+    got = (meta.action_low, meta.action_high, meta.frame_skip)
     if not same_actions(wanted, got):
         raise DataError(
             f"{trajectories.folder} has other actions than the world model was trained "

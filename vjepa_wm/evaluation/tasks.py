@@ -219,7 +219,7 @@ def load_task_set(name_or_path: str | Path) -> TaskSet:
     if path.suffix != ".json":
         path = _shipped(str(name_or_path))
     content = read_json(path)
-    advice = "restore it, or make it again with python -m vjepa_wm.make_tasks"
+    advice = f"restore it, or make it again with python -m vjepa_wm.make_tasks out={path}"
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{path} is no task set of format {FORMAT_VERSION}: {advice}")
     noted = content.pop("digest", None)

@@ -333,12 +333,12 @@ class _Loop:
         if self.step != distributed.from_first(self.step):
             raise CheckpointError(f"{path} is not the same to all processes: they need one folder")
         distributed.share_state(self.module.state_dict().values())
-        if distributed.is_first() and is_begun:
-            self._drop_rows_after(self.step)
-        elif distributed.is_first():
-            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
         if distributed.is_first():
             remove_unfinished(path)
+            if is_begun:
+                self._drop_rows_after(self.step)
+            else:
+                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
         self.clock = time.perf_counter()
 
     def _read_state(self, path: Path) -> None:
