@@ -214,8 +214,9 @@ class _Recorder:
     past = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = keys, values
-        return keys, values
+        # In one piece, as products on a CPU want them: otherwise each chunk of candidates copies
+        self.keys, self.values = keys.contiguous(), values.contiguous()
+        return self.keys, self.values
 
 
 Cache = KVCache | _Recorder | None

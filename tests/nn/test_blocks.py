@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from tests import tiny
 from vjepa_wm.nn.blocks import (
     MAX_PLAIN_TOKENS,
-    MAX_PLAIN_TOKENS_BF16,
+    SCORES_AT_ONCE,
     Attention,
     Block,
-    _max_plain_tokens,
+    _takes_parts,
     attend,
     attend_past,
     init_transformer,
@@ -65,18 +65,26 @@ def has_amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_bfloat16_takes_plain_products_only_without_amx(has_amx: bool) -> None:
     query = torch.zeros(1, 1, 5, 8, dtype=torch.bfloat16)
-    assert _max_plain_tokens(query) == (0 if has_amx else MAX_PLAIN_TOKENS_BF16)
-    assert _max_plain_tokens(query.float()) == 0
+    assert _takes_parts(query) == (not has_amx)
+    assert not _takes_parts(query.float())
+    assert not _takes_parts(query.requires_grad_())
 
 
-@pytest.mark.usefixtures("has_amx")
+@pytest.fixture(params=[1, 80, 150, SCORES_AT_ONCE])
+def scores_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of 2 x 3 x 7 queries and 5 keys: one query and head, some queries, some heads, all."""
+    monkeypatch.setattr("vjepa_wm.nn.blocks.SCORES_AT_ONCE", request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("has_amx", "scores_at_once")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("keys", [5, MAX_PLAIN_TOKENS_BF16 + 1])
+@pytest.mark.parametrize("keys", [5, 1025])
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_without_gradients_attention_is_that_of_exact_numbers(
     dtype: torch.dtype, keys: int, is_masked: bool
 ) -> None:
-    """Whichever of the two kernels is taken."""
+    """Whichever of the two kernels is taken, in however many parts."""
     parts = [heads(n, seed=i).detach().to(dtype) for i, n in enumerate((7, keys, keys))]
     mask = random_mask(7, keys) if is_masked else None
     found = attend(*parts, mask)
@@ -108,14 +116,14 @@ def test_attention_with_a_cache_is_attention_over_all() -> None:
     torch.testing.assert_close(last, whole[:, 5:], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("has_amx")
+@pytest.mark.usefixtures("has_amx", "scores_at_once")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("past", [3, MAX_PLAIN_TOKENS_BF16])
+@pytest.mark.parametrize("past", [3, 1024])
 @pytest.mark.parametrize("copies", [1, 4])
 def test_a_shared_past_is_as_if_each_candidate_had_its_own(
     dtype: torch.dtype, past: int, copies: int
 ) -> None:
-    """Of two problems, whichever kernel is taken."""
+    """Of two problems, whichever kernel is taken, in however many parts."""
     rows = [heads(5, seed=i).detach().to(dtype).repeat(copies, 1, 1, 1) for i in range(3)]
     rows = [row + torch.randn_like(row) for row in rows]
     shared = tuple(heads(past, seed=i).detach().to(dtype) for i in (3, 4))

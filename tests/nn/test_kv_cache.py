@@ -26,6 +26,17 @@ def test_tokens_come_back_in_order() -> None:
         assert cache.length == end
 
 
+def test_room_is_made_once_on_a_gpu() -> None:
+    """Its store, filled here on a CPU: the same tokens in order, in one piece of memory."""
+    keys, values = prefix(5)
+    cache = KVCache(max_tokens=5)
+    for start, end in ((0, 2), (2, 3), (3, 5)):
+        step = slice(start, end)
+        cache._own = cache._stored(keys[:, :, step], values[:, :, step])
+        assert all(map(torch.equal, cache._own, (keys[:, :, :end], values[:, :, :end])))
+        assert cache._own[0].data_ptr() == cache._store.data_ptr()
+
+
 def test_candidates_share_one_past() -> None:
     """In memory too, however many there are, and for some of the problems as for all."""
     keys, values = prefix(2)

@@ -3,6 +3,9 @@
 Shapes: B batch, L tokens, D width.
 """
 
+from collections.abc import Callable, Sequence
+from itertools import repeat
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,9 +14,11 @@ from vjepa_wm.nn.kv_cache import KeysValues, KVCache, cached
 from vjepa_wm.nn.rope import Rope, apply_rope
 
 NORM_EPS = 1e-6
-# Most keys that the plain products take on a CPU; longer sequences take the fused kernel.
-MAX_PLAIN_TOKENS = 256  # where there are gradients
-MAX_PLAIN_TOKENS_BF16 = 1024  # without gradients, where the CPU has no AMX
+# Most keys that plain products take where there are gradients; more take the fused kernel
+MAX_PLAIN_TOKENS = 256
+# Most scores that plain products make at once where there are none: more leave the caches, and the
+# system takes as long to hand out their memory as the products take
+SCORES_AT_ONCE = 2**21
 HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 
@@ -60,11 +65,19 @@ class Attention(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax attention of (B, heads, L, head_dim); `mask` is boolean, True where allowed.
 
-    On a CPU two plain products are faster than PyTorch's fused kernel where sequences are short, in
-    two cases: backwards, several times, and in bfloat16 without AMX, which makes that kernel fast.
+    On a CPU two plain products are faster than PyTorch's fused kernel in two cases: backwards where
+    sequences are short, several times, and in bfloat16 without AMX, which makes that kernel fast.
     """
-    if query.device.type != "cpu" or key.shape[2] > _max_plain_tokens(query):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    if _takes_parts(query):
+        return _in_parts(_attend_plainly, query, (key, value), keys=key.shape[2], mask=mask)
+    if _is_short(query, key.shape[2]):
+        return _attend_plainly(query, key, value, mask)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def _attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+) -> Tensor:
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -86,8 +99,10 @@ def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> 
         What `attend` gives with the past in front of each candidate's own.
     """
     total = past[0].shape[2] + key.shape[2]
-    if total <= _max_plain_tokens(query):
-        return _attend_past_plainly(query, key, value, past)
+    if _takes_parts(query):
+        return _in_parts(_attend_past_plainly, query, (key, value, *past), keys=total)
+    if _is_short(query, total):
+        return _attend_past_plainly(query, key, value, *past)
     if query.requires_grad:  # the fused kernel, whose logarithms have no gradient, on whole rows
         copies = len(query) // len(past[0])
         keys, values = (
@@ -108,9 +123,10 @@ def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> 
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-def _attend_past_plainly(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> Tensor:
-    rows, (past_key, past_value) = len(query), past
-    batch, length = len(past_key), past_key.shape[2]
+def _attend_past_plainly(
+    query: Tensor, key: Tensor, value: Tensor, past_key: Tensor, past_value: Tensor
+) -> Tensor:
+    rows, batch, length = len(query), len(past_key), past_key.shape[2]
     query = query * query.shape[-1] ** -0.5
     to_past = _by_problem(query, batch) @ past_key.transpose(-1, -2)
     scores = torch.cat([_by_candidate(to_past, rows), query @ key.transpose(-1, -2)], dim=-1)
@@ -129,10 +145,35 @@ def _by_candidate(x: Tensor, rows: int) -> Tensor:
     return x.unflatten(2, (rows // len(x), -1)).transpose(1, 2).flatten(0, 1)
 
 
-def _max_plain_tokens(query: Tensor) -> int:
-    if query.requires_grad:
-        return MAX_PLAIN_TOKENS
-    return MAX_PLAIN_TOKENS_BF16 if query.dtype == torch.bfloat16 and not HAS_AMX else 0
+def _takes_parts(query: Tensor) -> bool:
+    is_bf16_on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return is_bf16_on_cpu and not HAS_AMX and not query.requires_grad
+
+
+def _is_short(query: Tensor, keys: int) -> bool:
+    return query.device.type == "cpu" and query.requires_grad and keys <= MAX_PLAIN_TOKENS
+
+
+def _in_parts(
+    attention: Callable[..., Tensor],
+    query: Tensor,
+    keys_values: Sequence[Tensor],
+    *,
+    keys: int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attend with some heads at a time, and some queries, so that their scores are few at once."""
+    rows, heads, queries, _ = query.shape
+    some_heads = max(1, SCORES_AT_ONCE // (rows * queries * keys))
+    some_queries = max(1, SCORES_AT_ONCE // (rows * keys))
+    if some_heads >= heads:
+        return attention(query, *keys_values, *(() if mask is None else (mask,)))
+    masks = repeat(()) if mask is None else [(part,) for part in mask.split(some_queries)]
+    done = []
+    for part, *others in zip(*(x.split(some_heads, 1) for x in (query, *keys_values)), strict=True):
+        pieces = zip(part.split(some_queries, dim=2), masks, strict=False)
+        done.append(torch.cat([attention(q, *others, *m) for q, m in pieces], dim=2))
+    return torch.cat(done, dim=1)
 
 
 class Mlp(nn.Module):

@@ -28,8 +28,8 @@ class KVCache:
         self.max_tokens = max_tokens
         self.length = 0 if past is None else past[0].shape[2]
         self.past = past
-        self._store: Tensor | None = None  # own tokens (2, B * N, heads, L, head_dim)
-        self._own = 0  # tokens in the store
+        self._own: KeysValues | None = None  # each (B * N, heads, L, head_dim)
+        self._store: Tensor | None = None  # where they lie on a GPU: room for all tokens
         if past is not None and past[0].device.type != "cpu":
             self.past = None
             self.length = 0
@@ -40,19 +40,28 @@ class KVCache:
         end = self.length + keys.shape[2]
         if end > self.max_tokens:
             raise ValueError(f"the cache holds {self.max_tokens} tokens, {end} were wanted")
-        room = self.max_tokens - self.length
-        start, self._own, self.length = self._own, self._own + keys.shape[2], end
-        if keys.requires_grad:  # autograd needs the old store as it was: make a new one
-            new = torch.stack([keys, values])
-            old = [] if self._store is None else [self._store[:, :, :, :start]]
-            self._store = torch.cat([*old, new], dim=3)
-            return self._store[0], self._store[1]
+        # Autograd needs the old tokens as they were; products on a CPU want all in one piece
+        is_joined = keys.requires_grad or keys.device.type == "cpu"
+        self._own = self._joined(keys, values) if is_joined else self._stored(keys, values)
+        self.length = end
+        return self._own
+
+    def _joined(self, keys: Tensor, values: Tensor) -> KeysValues:
+        if self._own is None:
+            return keys, values
+        old_keys, old_values = self._own
+        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+
+    def _stored(self, keys: Tensor, values: Tensor) -> KeysValues:
         if self._store is None:
             rows, heads, _, head_dim = keys.shape
+            room = self.max_tokens - self.length
             self._store = keys.new_empty(2, rows, heads, room, head_dim)
-        self._store[0, :, :, start : self._own] = keys
-        self._store[1, :, :, start : self._own] = values
-        return self._store[0, :, :, : self._own], self._store[1, :, :, : self._own]
+        start = 0 if self._own is None else self._own[0].shape[2]
+        end = start + keys.shape[2]
+        self._store[0, :, :, start:end] = keys
+        self._store[1, :, :, start:end] = values
+        return self._store[0, :, :, :end], self._store[1, :, :, :end]
 
 
 def cached(
