@@ -70,9 +70,9 @@ def test_bfloat16_takes_plain_products_only_without_amx(has_amx: bool) -> None:
     assert not _takes_parts(query.requires_grad_())
 
 
-@pytest.fixture(params=[1, 80, 150, SCORES_AT_ONCE])
+@pytest.fixture(params=[1, 17, 80, 150, SCORES_AT_ONCE])
 def scores_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Of 2 x 3 x 7 queries and 5 keys: one query and head, some queries, some heads, all."""
+    """Of 2 x 3 x 7 queries and 5 keys: one query, some queries, some heads, one row, all."""
     monkeypatch.setattr("vjepa_wm.nn.blocks.SCORES_AT_ONCE", request.param)
     return request.param
 

@@ -162,18 +162,19 @@ def _in_parts(
     keys: int,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Attend with some heads at a time, and some queries, so that their scores are few at once."""
+    """Attend in parts of so few scores: of rows that share nothing, then heads, then queries."""
     rows, heads, queries, _ = query.shape
-    some_heads = max(1, SCORES_AT_ONCE // (rows * queries * keys))
-    some_queries = max(1, SCORES_AT_ONCE // (rows * keys))
-    if some_heads >= heads:
+    scores = rows * heads * queries * keys
+    are_rows_apart = all(len(x) == rows for x in keys_values)
+    dim = 0 if rows > 1 and are_rows_apart else 1 if heads > 1 else 2
+    if scores <= SCORES_AT_ONCE or query.shape[dim] == 1:
         return attention(query, *keys_values, *(() if mask is None else (mask,)))
-    masks = repeat(()) if mask is None else [(part,) for part in mask.split(some_queries)]
-    done = []
-    for part, *others in zip(*(x.split(some_heads, 1) for x in (query, *keys_values)), strict=True):
-        pieces = zip(part.split(some_queries, dim=2), masks, strict=False)
-        done.append(torch.cat([attention(q, *others, *m) for q, m in pieces], dim=2))
-    return torch.cat(done, dim=1)
+    some = max(1, query.shape[dim] * SCORES_AT_ONCE // scores)
+    cut = [x.split(some, dim) if dim < 2 else repeat(x) for x in keys_values]
+    masks = repeat(mask) if mask is None or dim < 2 else mask.split(some)
+    parts = zip(query.split(some, dim), masks, *cut, strict=False)
+    done = [_in_parts(attention, q, others, keys=keys, mask=m) for q, m, *others in parts]
+    return torch.cat(done, dim)
 
 
 class Mlp(nn.Module):
