@@ -99,6 +99,8 @@ def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> 
         What `attend` gives with the past in front of each candidate's own.
     """
     total = past[0].shape[2] + key.shape[2]
+    if _takes_parts(query) and query.shape[1:3].numel() * total > SCORES_AT_ONCE:
+        return _attend_past_one_by_one(query, key, value, past)
     if _takes_parts(query):
         return _in_parts(_attend_past_plainly, query, (key, value, *past), keys=total)
     if _is_short(query, total):
@@ -133,6 +135,17 @@ def _attend_past_plainly(
     weights = scores.softmax(dim=-1).to(value.dtype)
     of_past = _by_problem(weights[..., :length], batch) @ past_value
     return _by_candidate(of_past, rows) + weights[..., length:] @ value
+
+
+def _attend_past_one_by_one(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> Tensor:
+    """For rows of so many scores that joining keys costs less than joining scores."""
+    copies = len(query) // len(past[0])
+    rows = []
+    for i, (q, *own) in enumerate(zip(query.split(1), key.split(1), value.split(1), strict=True)):
+        shared = (part[i // copies].unsqueeze(0) for part in past)
+        keys, values = (torch.cat(parts, dim=2) for parts in zip(shared, own, strict=True))
+        rows.append(attend(q, keys, values, None))
+    return torch.cat(rows)
 
 
 def _by_problem(x: Tensor, batch: int) -> Tensor:
