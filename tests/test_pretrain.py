@@ -10,6 +10,7 @@ from tests import films, published_files, tiny
 from vjepa_wm import pretrain
 from vjepa_wm.checkpoint import load_checkpoint
 from vjepa_wm.encoders.registry import load_encoder
+from vjepa_wm.pretraining.monitors import collapse_figures
 from vjepa_wm.training.inputs import INPUTS
 
 SIZE = 32
@@ -163,6 +164,7 @@ def test_videos_and_trajectories_are_trained_on_together(
         (["image_share=1.5"], "image_share: wanted a share in [0, 1], got 1.5"),
         (["start_from=timm:vit_tiny"], "a ViT of timm sees single frames"),
         (["validation_episodes=0"], "validation_episodes: wanted at least 1 per set, got 0"),
+        (["rank_share=1"], "rank_share: wanted a share of at least 0 and below 1, got 1"),
         (["pool=0"], "pool 0, both at least 1"),
         (["select=time_rank_corelation"], "Did you mean 'time_rank_correlation'"),
         (["select=time_rank_correlation_2"], "unknown figure to select by"),
@@ -218,6 +220,25 @@ def test_a_collapse_is_told_and_stops_where_asked(
         run(monkeypatch, data, tmp_path / "stopped", *options, "stop_on_collapse=true")
     assert "standard deviation over frames" in capsys.readouterr().err
     assert not (tmp_path / "stopped" / "state.pt").exists()
+
+
+def test_lost_directions_are_told_once(data, tmp_path, monkeypatch, caplog) -> None:
+    """Beside random weights, also by a run that goes on; not where training starts from others."""
+    ranks = iter([100.0, 100.0, 46.0, 44.0, 40.0, 100.0, 43.0])
+
+    def figures(*args: object, **kwargs: object) -> dict[str, float]:
+        return {**collapse_figures(*args, **kwargs), "effective_rank": next(ranks)}
+
+    monkeypatch.setattr("vjepa_wm.pretrain.collapse_figures", figures)
+    run(monkeypatch, data, tmp_path, "trainer.steps=3", "trainer.validate_every=1")
+    said = "effective_rank is 44.0, under rank_share=0.45 of the 100.0 of random weights"
+    assert caplog.text.count(said) == caplog.text.count("effective_rank is") == 1
+    run(monkeypatch, data, tmp_path, "trainer.steps=4")
+    assert "effective_rank is 43.0" in caplog.text
+    caplog.clear()
+    ranks = iter([100.0, 1.0, 1.0])
+    run(monkeypatch, data, tmp_path / "more", "trainer.steps=1", f"start_from={tmp_path}")
+    assert "of random weights" not in caplog.text
 
 
 def test_a_collapsed_encoder_says_so_when_it_is_loaded(data, tmp_path, monkeypatch, caplog) -> None:

@@ -31,7 +31,7 @@ from vjepa_wm.pretraining.folders import add_faults, open_sources, report_skippe
 from vjepa_wm.pretraining.jepa import JEPA
 from vjepa_wm.pretraining.loader import ClipLoader, ClipSampler
 from vjepa_wm.pretraining.mask_predictor import MaskPredictor
-from vjepa_wm.pretraining.monitors import check_figure, collapse_figures, watch_collapse
+from vjepa_wm.pretraining.monitors import RankWatch, check_figure, collapse_figures, watch_collapse
 from vjepa_wm.pretraining.networks import (
     compile_networks,
     mask_predictor_settings,
@@ -196,12 +196,17 @@ def validation(
     """Make what measures the encoder on held-out frames, and tells of a collapse.
 
     Raises:
-        SettingError: No episodes are wanted, or the latents cannot be pooled so.
+        SettingError: No episodes are wanted, `rank_share` is no share, or the latents cannot be
+            pooled so.
         UnknownNameError: `select` is no figure of these sets.
     """
     if cfg.validation_episodes < 1:
         raise SettingError(
             f"validation_episodes: wanted at least 1 per set, got {cfg.validation_episodes}"
+        )
+    if not 0 <= cfg.rank_share < 1:
+        raise SettingError(
+            f"rank_share: wanted a share of at least 0 and below 1, got {cfg.rank_share}"
         )
     check_pool(objective.encoder, image_size=cfg.image_size, pool=cfg.pool)
     if cfg.select is not None:
@@ -210,7 +215,7 @@ def validation(
     if distributed.is_first():  # the others do not validate
         held_out = [source.validation_frames(cfg.validation_episodes) for source in sources]
 
-    def validate() -> Logs:
+    def measured() -> Logs:
         encoder = FrozenEncoder(
             objective.kept_encoder(),
             name=cfg.name,
@@ -218,8 +223,17 @@ def validation(
             image_size=cfg.image_size,
             pool=cfg.pool,
         )
-        figures = collapse_figures(encoder, held_out, device=cfg.device)
+        return collapse_figures(encoder, held_out, device=cfg.device)
+
+    # Before a state is read, so that a run that goes on has the same random weights beside it
+    is_watched = distributed.is_first() and cfg.start_from is None and cfg.state_from is None
+    untrained = measured()["effective_rank"] if is_watched else 0.0
+    watch_rank = RankWatch(untrained, share=cfg.rank_share)
+
+    def validate() -> Logs:
+        figures = measured()
         watch_collapse(figures, cfg.collapse, stop=cfg.stop_on_collapse)
+        watch_rank(figures["effective_rank"])
         return figures
 
     return validate

@@ -95,3 +95,34 @@ def watch_collapse(
     if stop:
         raise CheckpointError(f"{message}. Stopped; the state of the validation before is kept")
     logger.warning("%s", message)
+
+
+class RankWatch:
+    """Warns, once, when frames vary in far fewer directions than random weights let them.
+
+    An encoder can lose directions long before it has collapsed, with a loss and a deviation that
+    go up; see docs/measured/encoders.md for what that cost in goals.
+
+    Args:
+        untrained: effective rank before training.
+        share: of it, under which a warning is due; 0 never warns.
+    """
+
+    def __init__(self, untrained: float, *, share: float) -> None:
+        self.untrained = untrained
+        self.share = share
+        self._has_warned = False
+
+    def __call__(self, rank: float) -> None:
+        """Look at the rank now."""
+        if self._has_warned or not rank < self.share * self.untrained:
+            return
+        self._has_warned = True
+        logger.warning(
+            "effective_rank is %.1f, under rank_share=%g of the %.1f of random weights: frames "
+            "vary in ever fewer directions. Plans on such encoders reached fewer goals than on "
+            "random weights (docs/pretraining.md); try fewer trainer.steps, or end it here",
+            rank,
+            self.share,
+            self.untrained,
+        )
