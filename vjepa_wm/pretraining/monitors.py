@@ -101,7 +101,7 @@ class RankWatch:
     """Warns, once, when frames vary in far fewer directions than random weights let them.
 
     An encoder can lose directions long before it has collapsed, with a loss and a deviation that
-    go up; see docs/measured/encoders.md for what that cost in goals.
+    go up; docs/pretraining_data.md says what that cost in goals.
 
     Args:
         untrained: effective rank before training.
@@ -120,8 +120,8 @@ class RankWatch:
         self._has_warned = True
         logger.warning(
             "effective_rank is %.1f, under rank_share=%g of the %.1f of random weights: frames "
-            "vary in ever fewer directions. Plans on such encoders reached fewer goals than on "
-            "random weights (docs/pretraining.md); try fewer trainer.steps, or end it here",
+            "vary in ever fewer directions. PushT's plans reached fewer goals on such ones than "
+            "on random ones (docs/pretraining_data.md); try fewer trainer.steps, or end it here",
             rank,
             self.share,
             self.untrained,
