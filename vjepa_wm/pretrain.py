@@ -226,8 +226,8 @@ def validation(
         return collapse_figures(encoder, held_out, device=cfg.device)
 
     # Before a state is read, so that a run that goes on has the same random weights beside it
-    is_watched = distributed.is_first() and cfg.start_from is None and cfg.state_from is None
-    untrained = measured()["effective_rank"] if is_watched else 0.0
+    is_watched = cfg.rank_share and cfg.start_from is None and cfg.state_from is None
+    untrained = measured()["effective_rank"] if is_watched and distributed.is_first() else 0.0
     watch_rank = RankWatch(untrained, share=cfg.rank_share)
 
     def validate() -> Logs:

@@ -87,7 +87,7 @@ def _attend_plainly(
 def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> Tensor:
     """Attend to own tokens and to a past that the candidates of a problem share, all allowed.
 
-    The past is not repeated per candidate: all of them ask it in one product.
+    Where it is worth it the past is not repeated per candidate: all of them ask it in one product.
 
     Args:
         query: (B * N, heads, S, head_dim), candidates of a problem together.
@@ -99,19 +99,15 @@ def attend_past(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> 
         What `attend` gives with the past in front of each candidate's own.
     """
     total = past[0].shape[2] + key.shape[2]
-    if _takes_parts(query) and query.shape[1:3].numel() * total > SCORES_AT_ONCE:
-        return _attend_past_one_by_one(query, key, value, past)
-    if _takes_parts(query):
-        return _in_parts(_attend_past_plainly, query, (key, value, *past), keys=total)
+    has_long_rows = query.shape[1:3].numel() * total > SCORES_AT_ONCE
     if _is_short(query, total):
         return _attend_past_plainly(query, key, value, *past)
-    if query.requires_grad:  # the fused kernel, whose logarithms have no gradient, on whole rows
-        copies = len(query) // len(past[0])
-        keys, values = (
-            torch.cat([part.repeat_interleave(copies, dim=0), own], dim=2)
-            for part, own in zip(past, (key, value), strict=True)
-        )
-        return attend(query, keys, values, None)
+    # The logarithms of the fused kernel have no gradient; to join the keys of a row of so many
+    # scores costs less than to join the scores
+    if query.requires_grad or (_takes_parts(query) and has_long_rows):
+        return attend(query, _joined(past[0], key), _joined(past[1], value), None)
+    if _takes_parts(query):
+        return _in_parts(_attend_past_plainly, query, (key, value, *past), keys=total)
     batch = len(past[0])
     to_past, past_size = _FUSED(_by_problem(query, batch), *past)
     to_own, own_size = _FUSED(query, key, value)
@@ -137,15 +133,11 @@ def _attend_past_plainly(
     return _by_candidate(of_past, rows) + weights[..., length:] @ value
 
 
-def _attend_past_one_by_one(query: Tensor, key: Tensor, value: Tensor, past: KeysValues) -> Tensor:
-    """For rows of so many scores that joining keys costs less than joining scores."""
-    copies = len(query) // len(past[0])
-    rows = []
-    for i, (q, *own) in enumerate(zip(query.split(1), key.split(1), value.split(1), strict=True)):
-        shared = (part[i // copies].unsqueeze(0) for part in past)
-        keys, values = (torch.cat(parts, dim=2) for parts in zip(shared, own, strict=True))
-        rows.append(attend(q, keys, values, None))
-    return torch.cat(rows)
+def _joined(past: Tensor, own: Tensor) -> Tensor:
+    """Put a problem's past before the own tokens of each candidate: (B * N, heads, L, head_dim)."""
+    own = own.unflatten(0, (len(past), -1))
+    shared = past.unsqueeze(1).expand(-1, own.shape[1], -1, -1, -1)
+    return torch.cat([shared, own], dim=3).flatten(0, 1)
 
 
 def _by_problem(x: Tensor, batch: int) -> Tensor:
