@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -133,7 +135,7 @@ class WorldModel(nn.Module):
         """Whether rollouts need the observed proprio."""
         return self.integrate is not None
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
         """Encode uint8 frames (B, T, H, W, C) to latents (B, T, P, D)."""
         return self.encoder.encode(pixels)
 

@@ -1,5 +1,7 @@
 """Frozen encoders: frozen, one frame at a time, at whatever size the pictures come."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,16 @@ def test_frozen_means_frozen() -> None:
     assert not any(module.training for module in encoder.modules())
     assert not any(p.requires_grad for p in encoder.parameters())
     assert not encoder.encode(tiny.pixels(1, 1, 16, 16)).requires_grad
+
+
+@pytest.mark.parametrize("encode", [FrozenEncoder.encode, FrozenEncoder.encode_clips])
+def test_arrays_are_encoded_as_tensors_are(encode: Callable[..., torch.Tensor]) -> None:
+    """Those of a camera may be read-only, mirrored, or of channels turned round."""
+    pixels = tiny.pixels(2, 2, 16, 16)
+    array = np.array(pixels.numpy()[..., ::-1, ::-1])[..., ::-1, ::-1]
+    array.flags.writeable = False
+    wanted = encode(tiny.encoder(), pixels)
+    torch.testing.assert_close(encode(tiny.encoder(), array), wanted, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("pool", "patches"), [(1, 16), (2, 4), (4, 1)])

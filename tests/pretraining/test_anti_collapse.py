@@ -1,6 +1,8 @@
 """Terms against collapse: low on white Gaussian features, high on collapsed ones."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -50,14 +52,15 @@ def test_white_features_are_near_the_minimum_and_collapsed_ones_far(name: str) -
     assert high > 20 * low and high > 0.1
 
 
-def test_a_smaller_deviation_may_be_asked_for() -> None:
-    """Features of that deviation are as good as white ones are at 1, smaller ones are not."""
-    term = VarianceCovariance(1.0, 1.0, target_std=0.3)
-    white_at_1 = value(VarianceCovariance(1.0, 1.0), white())
+@pytest.mark.parametrize("make", [partial(VarianceCovariance, 1.0, 1.0), partial(SIGReg, 1.0, 128)])
+def test_a_smaller_deviation_may_be_asked_for(make: Callable[..., Term]) -> None:
+    """Features of that deviation are as good as white ones are at 1, others are not."""
+    term, white_at_1 = make(target_std=0.3), value(make(), white())
     torch.testing.assert_close(value(term, 0.3 * white()), white_at_1)
-    assert value(term, 0.1 * white()) > 0.5 > white_at_1
+    for scale in (0.1, 1.0):
+        assert value(term, scale * white()) > white_at_1 + 0.02
     with pytest.raises(ValueError, match=r"target_std: wanted a positive number, got 0"):
-        VarianceCovariance(1.0, 1.0, target_std=0)
+        make(target_std=0)
 
 
 def test_sigreg_sees_a_collapse_to_a_line_and_a_wrong_shape() -> None:

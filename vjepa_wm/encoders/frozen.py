@@ -5,7 +5,9 @@ Shapes: B trajectories, T frames, H W C image, P tokens per frame, D width.
 
 from typing import Literal, Protocol, Self, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -161,11 +163,11 @@ class FrozenEncoder(nn.Module):
         return self.vit(video.to(self.dtype))
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
         """Encode frames.
 
         Args:
-            pixels: uint8 (B, T, H, W, C), RGB.
+            pixels: uint8 (B, T, H, W, C), RGB: a tensor where the network is, or an array.
 
         Returns:
             Latents float32 (B, T, P, D): layer-normed, `pool` x `pool` tokens averaged and
@@ -180,7 +182,7 @@ class FrozenEncoder(nn.Module):
         return self._latents(video).squeeze(1).unflatten(0, pixels.shape[:2])
 
     @torch.no_grad()
-    def encode_clips(self, pixels: Tensor) -> Tensor:
+    def encode_clips(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
         """Encode clips as video, so that tokens see motion.
 
         Args:
@@ -202,12 +204,15 @@ class FrozenEncoder(nn.Module):
             )
         return self._latents(self.prepare(pixels).transpose(1, 2))
 
-    def prepare(self, pixels: Tensor) -> Tensor:
+    def prepare(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
         """Cut, resize and normalise frames uint8 (B, T, H, W, C): float32 (B, T, C, S, S).
 
         Raises:
             SettingError: the dtype or the shape is another.
         """
+        if isinstance(pixels, np.ndarray):  # maybe read-only or mirrored, which no tensor is
+            copied = np.array(pixels, order="C")
+            pixels = torch.from_numpy(copied).to(next(self.parameters()).device)
         if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
             raise SettingError(
                 f"pixels must be uint8 (B, T, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"

@@ -54,8 +54,7 @@ class VarianceCovariance:
     target_std: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.target_std > 0:
-            raise ValueError(f"target_std: wanted a positive number, got {self.target_std}")
+        _require_positive(self.target_std)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -80,10 +79,18 @@ class SIGReg:
     Attributes:
         weight: weight in the loss; 0 is off.
         num_slices: directions S per step and kind of mask.
+        target_std: deviation asked for; the term is of features divided by it.
+
+    Raises:
+        ValueError: The deviation asked for is not positive.
     """
 
     weight: float
     num_slices: int
+    target_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self.target_std)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -92,11 +99,16 @@ class SIGReg:
 
     def __call__(self, tokens: Tensor, groups: Tensor) -> dict[str, Tensor]:
         """Compute the mean statistic of tokens (B, L, D) in groups (B, L)."""
-        x, freedom = without_group_means(tokens, groups)
+        x, freedom = without_group_means(tokens / self.target_std, groups)
         x = x * math.sqrt(len(x) / freedom)  # removing means took variance away
         directions = F.normalize(torch.randn(x.shape[1], self.num_slices), dim=0)
         with torch.autocast(x.device.type, enabled=False):
             return {"sigreg_loss": epps_pulley(x @ directions.to(x.device)).mean()}
+
+
+def _require_positive(target_std: float) -> None:
+    if not target_std > 0:
+        raise ValueError(f"target_std: wanted a positive number, got {target_std}")
 
 
 def without_group_means(tokens: Tensor, groups: Tensor) -> tuple[Tensor, int]:
