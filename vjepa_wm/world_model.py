@@ -8,9 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -21,6 +19,7 @@ from vjepa_wm.errors import SettingError
 from vjepa_wm.frame_predictor import FramePredictor
 from vjepa_wm.gpu_memory import spare_bytes
 from vjepa_wm.metric import TemporalMetric
+from vjepa_wm.observations import Pixels
 from vjepa_wm.threads import side_by_side
 
 CPU_TOKENS_AT_ONCE = 512  # per thread: what passes from layer to layer stays in its cache
@@ -135,8 +134,8 @@ class WorldModel(nn.Module):
         """Whether rollouts need the observed proprio."""
         return self.integrate is not None
 
-    def encode(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Encode uint8 frames (B, T, H, W, C) to latents (B, T, P, D)."""
+    def encode(self, pixels: Pixels) -> Tensor:
+        """Encode uint8 frames (B, T, H, W, C), of a tensor or an array, to latents (B, T, P, D)."""
         return self.encoder.encode(pixels)
 
     def next(self, latents: Tensor, actions: Tensor, proprio: Tensor | None = None) -> Tensor:

@@ -7,12 +7,12 @@ from typing import Literal, Protocol, Self, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vjepa_wm.encoders.pixels import PixelTransform, normalise
 from vjepa_wm.errors import SettingError
+from vjepa_wm.observations import Pixels, as_tensor
 
 HEAD_DIM = 64  # of nearly every ViT
 
@@ -163,7 +163,7 @@ class FrozenEncoder(nn.Module):
         return self.vit(video.to(self.dtype))
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
+    def encode(self, pixels: Pixels) -> Tensor:
         """Encode frames.
 
         Args:
@@ -182,11 +182,11 @@ class FrozenEncoder(nn.Module):
         return self._latents(video).squeeze(1).unflatten(0, pixels.shape[:2])
 
     @torch.no_grad()
-    def encode_clips(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
+    def encode_clips(self, pixels: Pixels) -> Tensor:
         """Encode clips as video, so that tokens see motion.
 
         Args:
-            pixels: uint8 (B, T, H, W, C), RGB; T a multiple of the tubelet's frames.
+            pixels: as those of `encode`; T a multiple of the tubelet's frames.
 
         Returns:
             Latents float32 (B, T / tubelet, P, D), normed and pooled as those of `encode`.
@@ -204,15 +204,14 @@ class FrozenEncoder(nn.Module):
             )
         return self._latents(self.prepare(pixels).transpose(1, 2))
 
-    def prepare(self, pixels: Tensor | NDArray[np.uint8]) -> Tensor:
+    def prepare(self, pixels: Pixels) -> Tensor:
         """Cut, resize and normalise frames uint8 (B, T, H, W, C): float32 (B, T, C, S, S).
 
         Raises:
             SettingError: the dtype or the shape is another.
         """
-        if isinstance(pixels, np.ndarray):  # maybe read-only or mirrored, which no tensor is
-            copied = np.array(pixels, order="C")
-            pixels = torch.from_numpy(copied).to(next(self.parameters()).device)
+        if isinstance(pixels, np.ndarray):
+            pixels = as_tensor(pixels).to(next(self.parameters()).device)
         if pixels.dtype != torch.uint8 or pixels.ndim != 5 or pixels.shape[-1] != 3:
             raise SettingError(
                 f"pixels must be uint8 (B, T, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"
