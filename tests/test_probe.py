@@ -109,6 +109,14 @@ def test_labels_of_a_corpus_are_told(run, tmp_path: Path, capsys) -> None:
     assert "R2 object_place_widths" in {s["metric"] for s in states["summaries"]}
 
 
+def test_states_are_read_by_ridge_without_training(run, tmp_path: Path) -> None:
+    results = run("clips=80", "draws=2", head=("head=ridge",))
+    assert {s["interval"] for s in results["summaries"]} == {None}
+    assert {outcome["setting"] for outcome in results["outcomes"]} == {None}
+    with open(tmp_path / "out" / "probe.csv", newline="") as file:
+        assert {row["learning_rate"] for row in csv.DictReader(file)} == {""}
+
+
 def test_beside_a_larger_encoder_videos_are_read_as_large_as_that_sees_them(
     run, folder: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -50,15 +50,27 @@ def test_what_is_not_in_the_latents_is_not_found() -> None:
     assert all(-0.3 < value < 0.1 for value in r2.values())
 
 
-def test_ridge_is_the_solution_of_its_equations() -> None:
-    """Through the products of frames it is what it is through those of channels."""
-    x, y = latents(states(60), noise=2.0), TARGETS.values(states(60))
+@pytest.mark.parametrize("frames", [30, 60])
+def test_ridge_is_the_solution_of_its_equations(frames: int) -> None:
+    """Whether there are fewer frames than channels (40) or more."""
+    x, y = latents(states(frames), noise=2.0), TARGETS.values(states(frames))
     probe = fit_probe(x, y)
     centred = x.flatten(1).double() - probe.mean
     residual = torch.from_numpy(y) - probe.bias - centred @ probe.weight
     pulls = centred.T @ residual  # penalty * weight
     penalties = pulls / probe.weight
     torch.testing.assert_close(penalties, penalties.mean().expand_as(penalties), rtol=1e-4, atol=0)
+
+
+def test_the_penalty_is_chosen_alike_by_either_side_of_the_latents() -> None:
+    """A channel that never varies adds no direction, and must not change what is found."""
+    x, y = latents(states(45), noise=2.0), TARGETS.values(states(45))
+    padded = torch.cat([x, torch.full((45, 2, 8), 3.0)], dim=1)  # 40 channels become 56
+    narrow, wide = fit_probe(x, y), fit_probe(padded, y)
+    np.testing.assert_allclose(narrow.predict(x), wide.predict(padded), rtol=1e-6, atol=1e-9)
+    still = torch.cat([x[..., :5], torch.full((45, 5, 3), 3.0)], dim=2)  # 40, 25 of which vary
+    moving = fit_probe(x[..., :5], y)
+    np.testing.assert_allclose(moving.predict(x[..., :5]), fit_probe(still, y).predict(still))
 
 
 def test_angles_are_compared_around_the_circle() -> None:

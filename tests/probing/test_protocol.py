@@ -9,7 +9,7 @@ from vjepa_wm.errors import DataError, SettingError
 from vjepa_wm.evaluation.probes import Target, Targets
 from vjepa_wm.probing.cache import Features
 from vjepa_wm.probing.grid import Setting
-from vjepa_wm.probing.heads import AttentiveHead, LinearHead
+from vjepa_wm.probing.heads import AttentiveHead, LinearHead, RidgeHead
 from vjepa_wm.probing.labels import ClassLabels, StateLabels
 from vjepa_wm.probing.protocol import ProbeProtocol, Schedule
 from vjepa_wm.probing.results import draw, summarise, table
@@ -29,6 +29,10 @@ def attentive(width: int, num_outputs: int) -> AttentiveHead:
 
 def linear(width: int, num_outputs: int) -> LinearHead:
     return LinearHead(width=width, num_outputs=num_outputs)
+
+
+def ridge(width: int, num_outputs: int, max_gb: float = 1.0) -> RidgeHead:
+    return RidgeHead(width=width, num_outputs=num_outputs, max_gb=max_gb)
 
 
 def protocol(make_head=attentive, **changed: object) -> ProbeProtocol:
@@ -102,6 +106,34 @@ def test_a_linear_head_on_linear_features_is_nearly_exact(states: StateLabels) -
         features, states, SPLITS
     )
     assert found.scores["R2 mean"] > 0.95
+
+
+def placed(values: np.ndarray, *, tokens: int = 6, width: int = 16) -> Features:
+    """Put values (N, V) as they are into the second token of each clip, among noise."""
+    out = np.random.default_rng(0).normal(size=(len(values), tokens, width))
+    out[:, 1, : values.shape[1]] = values
+    return features_of(out)
+
+
+def test_a_solved_head_knows_where_tokens_are_and_needs_no_steps(states, classes) -> None:
+    values = TARGETS.values(states.sim_state)
+    schedule = Schedule(epochs=0, min_steps=1, batch_size=32)
+    solved = protocol(ridge, schedule=schedule, draws=2, percents=[20, 100])
+    few, other, found, again = solved.run({"known": placed(values)}, states, SPLITS)
+    assert found.scores["R2 mean"] > 0.99 and found.setting is None and found.validation > 0.99
+    assert again.scores == found.scores and few.scores != other.scores  # all labels are all labels
+    lines = summarise([few, other, found, again])
+    assert [line.interval is None for line in lines if line.metric == "R2 mean"] == [False, True]
+    (found,) = protocol(ridge).run({"known": placed(np.eye(3)[classes.labels])}, classes, SPLITS)
+    assert found.scores["accuracy"] > 0.95
+    (noise,) = protocol(ridge).run({"noise": placed(0 * values)}, states, SPLITS)
+    assert noise.scores["R2 mean"] < 0.1
+
+
+def test_a_solved_head_that_would_not_fit_says_so(classes: ClassLabels) -> None:
+    small = partial(ridge, max_gb=1e-4)
+    with pytest.raises(SettingError, match=r"140 clips of 96 numbers need .* GB, more than"):
+        protocol(small).run({"known": placed(np.eye(3)[classes.labels])}, classes, SPLITS)
 
 
 def test_heads_are_chosen_on_validation_clips_alone(classes: ClassLabels) -> None:

@@ -23,7 +23,7 @@ GOOD_R2 = 0.9
 R2_MARGIN = 0.02  # by which a random encoder may be better
 GOOD_SHARE = 0.5  # of copying's error, what a rollout may err by
 GOOD_EXCESS = 2.0  # times the error on true frames, what it may err by where copying is good
-_PENALTIES = tuple(10.0**power for power in range(-5, 2))  # in units of the mean eigenvalue
+_PENALTIES = tuple(10.0**power for power in range(-5, 2))  # in units of a frame's mean square
 
 Scores = dict[str, float]
 
@@ -152,21 +152,35 @@ def fit_probe(latents: Tensor, values: NDArray) -> Probe:
     y = torch.from_numpy(values).double()
     bias, scale = y.mean(0), y.std(0).clamp_min(1e-12)
     y = (y - bias) / scale
-    # The F x F products have all that is needed, and there are fewer frames than channels.
-    eigenvalues, vectors = torch.linalg.eigh(x @ x.T)
-    eigenvalues = eigenvalues.clamp_min(0)
+    eigenvalues, vectors = _left_singular(x)  # (R,) squared, (F, R)
     turned = vectors.T @ y
+    # What of y no direction of x can have, whatever the penalty
+    beside = y - vectors @ turned
 
     def left_out_error(penalty: float) -> float:
         kept = eigenvalues / (eigenvalues + penalty)
-        residual = y - vectors @ (kept.unsqueeze(1) * turned)
+        residual = beside + vectors @ ((1 - kept).unsqueeze(1) * turned)
         leverage = (vectors.square() * kept).sum(1, keepdim=True) + 1 / len(y)
         return float((residual / (1 - leverage).clamp_min(1e-9)).square().mean())
 
-    unit = float(eigenvalues.mean().clamp_min(1e-12))
+    unit = max(float(eigenvalues.sum()) / len(y), 1e-12)
     penalty = unit * min(_PENALTIES, key=lambda share: left_out_error(share * unit))
     weight = x.T @ (vectors @ (turned / (eigenvalues + penalty).unsqueeze(1)))
     return Probe(mean, weight * scale, bias)
+
+
+def _left_singular(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squared singular values (R,) and left vectors (F, R) of x (F, D)."""
+    frames, channels = x.shape  # by the smaller side
+    if frames <= channels:
+        eigenvalues, vectors = torch.linalg.eigh(x @ x.T)
+        return eigenvalues.clamp_min(0), vectors
+    eigenvalues, right = torch.linalg.eigh(x.T @ x)
+    eigenvalues = eigenvalues.clamp_min(0)
+    # A direction in which nothing varies has no left vector: it is left out by a zero
+    is_there = eigenvalues > eigenvalues[-1] * channels * torch.finfo(x.dtype).eps
+    lengths = eigenvalues.sqrt().where(is_there, torch.inf)
+    return eigenvalues, x @ right / lengths
 
 
 def score(targets: Targets, predicted: NDArray, sim_state: NDArray) -> tuple[Scores, Scores]:

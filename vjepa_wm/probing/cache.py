@@ -9,6 +9,7 @@ Shards are written whole or not at all; a run that was stopped goes on with the 
 
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +80,11 @@ class Features:
     def width(self) -> int:
         """Width D of the tokens."""
         return self._arrays.frame_shape[1]
+
+    @property
+    def numbers(self) -> int:
+        """Numbers L x D of a clip."""
+        return math.prod(self._arrays.frame_shape)
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Read the tokens of clips (B,): float32 (B, L, D)."""

@@ -1,13 +1,16 @@
-"""Heads that read a frozen encoder's tokens: attentive pooler or mean, then a linear map.
+"""Heads that read a frozen encoder's tokens: an attentive pooler, their mean, or all of them.
 
-Shapes: B clips, L tokens, D width, V outputs, Q queries.
+Shapes: B clips, N clips it is solved on, L tokens, D width, V outputs, Q queries.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vjepa_wm.errors import SettingError
+from vjepa_wm.evaluation.probes import Probe, fit_probe
 from vjepa_wm.nn.blocks import NORM_EPS, Block, Mlp, init_transformer
 
 HEAD_DIM = 64  # channels of an attention head where their number is not given
@@ -150,6 +153,55 @@ class LinearHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, L, D) to outputs (B, V)."""
         return self.linear(self.norm(tokens.mean(dim=1)))
+
+
+class RidgeHead(nn.Module):
+    """A linear map of all tokens laid end to end: ridge regression, solved instead of trained.
+
+    Tokens keep their order, so that it knows where and when things are without being told, and it
+    needs seconds where a head that is trained needs minutes. What may be anywhere in the picture it
+    has to learn for each place anew. Classes are regressed as 0 and 1, the greatest output counts.
+
+    Args:
+        width: of the tokens, D.
+        num_outputs: classes, or values to predict, V.
+        max_gb: most memory that the solution may take.
+    """
+
+    def __init__(self, *, width: int, num_outputs: int, max_gb: float) -> None:
+        super().__init__()
+        self.width = width
+        self.num_outputs = num_outputs
+        self.max_gb = max_gb
+        self.probe: Probe | None = None
+
+    def check_memory(self, clips: int, numbers: int) -> None:
+        """Refuse so many clips of so many numbers each.
+
+        Raises:
+            SettingError: They need more than `max_gb`.
+        """
+        needed = 8e-9 * (2 * clips * numbers + 3 * min(clips, numbers) ** 2)
+        if needed > self.max_gb:
+            raise SettingError(
+                f"head=ridge: {clips} clips of {numbers} numbers need {needed:.2g} GB, more than "
+                f"head.max_gb={self.max_gb:g}: raise it, pool tokens (encoder.pool=2), take fewer "
+                "frames (num_frames) or clips, or choose head=attentive"
+            )
+
+    def solve(self, tokens: Tensor, values: NDArray[np.float64]) -> None:
+        """Fit tokens (N, L, D) to values (N, V), with the penalty of least leave-one-out error.
+
+        Raises:
+            DataError: There are fewer than 10 clips.
+        """
+        self.probe = fit_probe(tokens.cpu(), values)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, L, D) to outputs (B, V), on the CPU; zeros before it is solved."""
+        if self.probe is None:
+            return torch.zeros(len(tokens), self.num_outputs)
+        return torch.from_numpy(self.probe.predict(tokens.cpu())).float()
 
 
 def _default_heads(width: int) -> int:

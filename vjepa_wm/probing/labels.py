@@ -29,6 +29,9 @@ class Coding(Protocol):
     def loss(self, outputs: Tensor, rows: Rows) -> Tensor:
         """Loss of each head (K,) on outputs (K, B, V) for clips (B,)."""
 
+    def values(self, rows: Rows) -> NDArray[np.float64]:
+        """Outputs (B, V) that a head with squared error is to give for clips (B,)."""
+
     def scores(self, outputs: Tensor, rows: Rows) -> Scores:
         """Figures of one head's outputs (M, V) on clips (M,), higher is better but for rmse."""
 
@@ -104,6 +107,10 @@ class ClassLabels:
         )
         return each.mean(dim=1)
 
+    def values(self, rows: Rows) -> NDArray[np.float64]:
+        """1 for the class of each clip, 0 for the others (B, V)."""
+        return np.eye(self.num_outputs)[self.labels[rows]]
+
     def scores(self, outputs: Tensor, rows: Rows) -> Scores:
         """Share of clips (M,) whose class is first; among the first five where there are more."""
         wanted = torch.from_numpy(self.labels[rows]).unsqueeze(1)
@@ -167,10 +174,13 @@ class _ScaledStates:
 
     def loss(self, outputs: Tensor, rows: Rows) -> Tensor:
         """Mean squared error of each head (K,) on outputs (K, B, V) for clips (B,)."""
-        values = self.labels.targets.values(self.labels.sim_state[rows])
-        wanted = torch.from_numpy((values - self.mean) / self.spread)
+        wanted = torch.from_numpy(self.values(rows))
         wanted = wanted.to(device=outputs.device, dtype=outputs.dtype)
         return (outputs - wanted).square().mean(dim=(1, 2))
+
+    def values(self, rows: Rows) -> NDArray[np.float64]:
+        """Scaled values of clips (B, V)."""
+        return (self.labels.targets.values(self.labels.sim_state[rows]) - self.mean) / self.spread
 
     def scores(self, outputs: Tensor, rows: Rows) -> Scores:
         """R2 of each target and their mean; root mean squared error in the target's unit."""

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vjepa_wm.errors import SettingError
 from vjepa_wm.probing.cache import Features
 from vjepa_wm.probing.grid import HeadGrid, Setting
+from vjepa_wm.probing.heads import RidgeHead
 from vjepa_wm.probing.labels import Coding, Labels, Rows, Scores
 from vjepa_wm.probing.splits import Splits
 from vjepa_wm.progress import Progress, no_progress
@@ -63,7 +65,7 @@ class Outcome:
         percent: Share of the labels it was shown.
         draw: Which draw of them.
         clips: How many clips that was.
-        setting: What it was trained with.
+        setting: What it was trained with; None of a head that was solved.
         validation: The figure it was chosen by, on validation clips.
         scores: Its figures on test clips.
     """
@@ -72,7 +74,7 @@ class Outcome:
     percent: float
     draw: int
     clips: int
-    setting: Setting
+    setting: Setting | None
     validation: float
     scores: Scores
 
@@ -139,7 +141,11 @@ class ProbeProtocol:
             for percent in self.percents
             for draw in range(self.draws)
         }
-        total = len(features) * sum(self.schedule.steps(len(rows)) for rows in shown.values())
+        total = sum(
+            self._steps(own.width, len(rows))
+            for own in features.values()
+            for rows in shown.values()
+        )
         outcomes = []
         with progress(total=total, desc="train heads", unit="steps") as bar:
             for name, own in features.items():
@@ -152,6 +158,11 @@ class ProbeProtocol:
                     )
         return outcomes
 
+    def _steps(self, width: int, clips: int) -> int:
+        """Steps of the progress bar for one share of the labels; what is solved takes one."""
+        is_solved = isinstance(self.make_head(width, 1), RidgeHead)
+        return 1 if is_solved else self.schedule.steps(clips)
+
     def _shown(self, labels: Labels, rows: Rows, percent: float, draw: int) -> Rows:
         return labels.draw(rows, percent / 100, np.random.default_rng(self._start(draw)))
 
@@ -159,6 +170,30 @@ class ProbeProtocol:
         return 1000 * self.seed + draw
 
     def _best_head(
+        self, features: Features, labels: Labels, splits: Splits, start: int, bar: tqdm
+    ) -> tuple[Setting | None, float, Scores]:
+        """Find a head on a share of the labels; its setting, validation figure and test scores."""
+        head = self.make_head(features.width, labels.num_outputs)
+        if isinstance(head, RidgeHead):
+            return None, *self._solved(head, features, labels, splits, bar)
+        return self._trained(features, labels, splits, start, bar)
+
+    def _solved(
+        self, head: RidgeHead, features: Features, labels: Labels, splits: Splits, bar: tqdm
+    ) -> tuple[float, Scores]:
+        """Solve a head; validation figure and test scores. Nothing is left to choose."""
+        coding = labels.coded(splits.train)
+        head.check_memory(len(splits.train), features.numbers)
+        head.solve(features.take(splits.train), coding.values(splits.train))
+        bar.update(1)
+
+        def scores(rows: Rows) -> Scores:
+            parts = np.array_split(rows, math.ceil(len(rows) / self.schedule.batch_size))
+            return coding.scores(torch.cat([head(features.take(part)) for part in parts]), rows)
+
+        return scores(splits.validation)[labels.metric], scores(splits.test)
+
+    def _trained(
         self, features: Features, labels: Labels, splits: Splits, start: int, bar: tqdm
     ) -> tuple[Setting, float, Scores]:
         """Train a grid of heads; setting, validation figure and test scores of the best."""

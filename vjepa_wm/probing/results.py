@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ class Summary:
         clips: Clips that was, on average over draws.
         metric: The figure.
         mean: Over draws.
-        interval: Student's 95 % interval of that mean; None with one draw. It holds what draws,
-            starts and orders change, not what other test clips would.
+        interval: Student's 95 % interval of that mean; None with one draw, or where no draw
+            differs (a solved head and all labels). It holds what draws, starts and orders change,
+            not what other test clips would.
         draws: How many.
     """
 
@@ -50,6 +51,7 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
         groups.setdefault((outcome.encoder, outcome.percent), []).append(outcome)
     found = []
     for (encoder, percent), own in groups.items():
+        differ = any(outcome.scores != own[0].scores for outcome in own)
         for metric in own[0].scores:
             values = [outcome.scores[metric] for outcome in own]
             found.append(
@@ -59,7 +61,7 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
                     clips=float(np.mean([outcome.clips for outcome in own])),
                     metric=metric,
                     mean=float(np.mean(values)),
-                    interval=mean_interval(values) if len(values) > 1 else None,
+                    interval=mean_interval(values) if differ else None,
                     draws=len(values),
                 )
             )
@@ -114,7 +116,8 @@ def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
         writer.writerow(CSV_COLUMNS)
         for outcome in outcomes:
             where = (outcome.encoder, outcome.percent, outcome.draw, outcome.clips)
-            how = (*asdict(outcome.setting).values(), outcome.validation)
+            setting = ("", "") if outcome.setting is None else astuple(outcome.setting)
+            how = (*setting, outcome.validation)
             writer.writerows((*where, name, value, *how) for name, value in outcome.scores.items())
 
 
