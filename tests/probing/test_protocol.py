@@ -126,6 +126,8 @@ def test_a_solved_head_knows_where_tokens_are_and_needs_no_steps(states, classes
     assert [line.interval is None for line in lines if line.metric == "R2 mean"] == [False, True]
     (found,) = protocol(ridge).run({"known": placed(np.eye(3)[classes.labels])}, classes, SPLITS)
     assert found.scores["accuracy"] > 0.95
+    (few,) = protocol(ridge, percents=[1]).run({"a": placed(0 * values)}, classes, SPLITS)
+    assert few.clips == 3 and 0 <= few.scores["accuracy"] < 0.7  # one of each class will do
     (noise,) = protocol(ridge).run({"noise": placed(0 * values)}, states, SPLITS)
     assert noise.scores["R2 mean"] < 0.1
 

@@ -134,18 +134,19 @@ class Probe:
         return (flat @ self.weight + self.bias).numpy()
 
 
-def fit_probe(latents: Tensor, values: NDArray) -> Probe:
+def fit_probe(latents: Tensor, values: NDArray, *, min_frames: int = 10) -> Probe:
     """Fit a ridge regression whose penalty has the least leave-one-out error.
 
     Args:
         latents: (F, P, D).
         values: (F, V), in any units: all weigh alike in the choice of the penalty.
+        min_frames: Fewer are refused.
 
     Raises:
-        DataError: There are fewer than 10 frames.
+        DataError: There are fewer frames than that.
     """
-    if len(latents) < 10:
-        raise DataError(f"a probe needs at least 10 frames, got {len(latents)}")
+    if len(latents) < min_frames:
+        raise DataError(f"a probe needs at least {min_frames} frames, got {len(latents)}")
     x = latents.flatten(1).double()
     mean = x.mean(0)
     x = x - mean

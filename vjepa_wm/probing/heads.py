@@ -193,9 +193,9 @@ class RidgeHead(nn.Module):
         """Fit tokens (N, L, D) to values (N, V), with the penalty of least leave-one-out error.
 
         Raises:
-            DataError: There are fewer than 10 clips.
+            DataError: There are fewer than two clips.
         """
-        self.probe = fit_probe(tokens.cpu(), values)
+        self.probe = fit_probe(tokens.cpu(), values, min_frames=2)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, L, D) to outputs (B, V), on the CPU; zeros before it is solved."""
