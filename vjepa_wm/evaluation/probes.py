@@ -171,8 +171,8 @@ def fit_probe(latents: Tensor, values: NDArray, *, min_frames: int = 10) -> Prob
 
 
 def _left_singular(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared singular values (R,) and left vectors (F, R) of x (F, D)."""
-    frames, channels = x.shape  # by the smaller side
+    """Return squared singular values (R,) and left vectors (F, R) of x (F, D); R is the less."""
+    frames, channels = x.shape
     if frames <= channels:
         eigenvalues, vectors = torch.linalg.eigh(x @ x.T)
         return eigenvalues.clamp_min(0), vectors

@@ -170,7 +170,7 @@ class RidgeHead(nn.Module):
 
     def __init__(self, *, width: int, num_outputs: int, max_gb: float) -> None:
         super().__init__()
-        self.width = width
+        del width  # it takes as many numbers as it is solved on
         self.num_outputs = num_outputs
         self.max_gb = max_gb
         self.probe: Probe | None = None

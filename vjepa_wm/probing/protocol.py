@@ -88,7 +88,8 @@ class ProbeProtocol:
         settings: Learning rates and decays, tried at once.
         schedule: How long.
         percents: Shares of the training labels.
-        draws: Times each share is drawn; with all labels only start and order differ.
+        draws: Times each share is drawn; with all labels only start and order differ, and what is
+            solved has neither: it is drawn once.
         seed: Of draws, starts and orders.
     """
 
@@ -134,18 +135,23 @@ class ProbeProtocol:
             progress: Makes the progress bar.
 
         Raises:
-            SettingError: Every head of a grid diverged.
+            SettingError: Every head of a grid diverged, or one that is solved would take more
+                memory than it may.
         """
+        heads = [self.make_head(own.width, labels.num_outputs) for own in features.values()]
+        is_solved = any(isinstance(head, RidgeHead) for head in heads)
         shown = {
             (percent, draw): self._shown(labels, splits.train, percent, draw)
             for percent in self.percents
-            for draw in range(self.draws)
+            # Of what is solved on all labels, no draw differs
+            for draw in range(1 if is_solved and percent == 100 else self.draws)
         }
-        total = sum(
-            self._steps(own.width, len(rows))
-            for own in features.values()
-            for rows in shown.values()
-        )
+        if is_solved:
+            most = max(len(rows) for rows in shown.values())
+            for head, own in zip(heads, features.values(), strict=True):
+                head.check_memory(most, own.numbers)
+        steps = [1 if is_solved else self.schedule.steps(len(rows)) for rows in shown.values()]
+        total = len(features) * sum(steps)
         outcomes = []
         with progress(total=total, desc="train heads", unit="steps") as bar:
             for name, own in features.items():
@@ -157,11 +163,6 @@ class ProbeProtocol:
                         Outcome(name, percent, draw, len(rows), setting, validation, scores)
                     )
         return outcomes
-
-    def _steps(self, width: int, clips: int) -> int:
-        """Steps of the progress bar for one share of the labels; what is solved takes one."""
-        is_solved = isinstance(self.make_head(width, 1), RidgeHead)
-        return 1 if is_solved else self.schedule.steps(clips)
 
     def _shown(self, labels: Labels, rows: Rows, percent: float, draw: int) -> Rows:
         return labels.draw(rows, percent / 100, np.random.default_rng(self._start(draw)))
@@ -183,7 +184,6 @@ class ProbeProtocol:
     ) -> tuple[float, Scores]:
         """Solve a head; validation figure and test scores. Nothing is left to choose."""
         coding = labels.coded(splits.train)
-        head.check_memory(len(splits.train), features.numbers)
         head.solve(features.take(splits.train), coding.values(splits.train))
         bar.update(1)
 

@@ -29,9 +29,8 @@ class Summary:
         clips: Clips that was, on average over draws.
         metric: The figure.
         mean: Over draws.
-        interval: Student's 95 % interval of that mean; None with one draw, or where no draw
-            differs (a solved head and all labels). It holds what draws, starts and orders change,
-            not what other test clips would.
+        interval: Student's 95 % interval of that mean; None with one draw. It holds what draws,
+            starts and orders change, not what other test clips would.
         draws: How many.
     """
 
@@ -51,7 +50,6 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
         groups.setdefault((outcome.encoder, outcome.percent), []).append(outcome)
     found = []
     for (encoder, percent), own in groups.items():
-        differ = any(outcome.scores != own[0].scores for outcome in own)
         for metric in own[0].scores:
             values = [outcome.scores[metric] for outcome in own]
             found.append(
@@ -61,7 +59,7 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
                     clips=float(np.mean([outcome.clips for outcome in own])),
                     metric=metric,
                     mean=float(np.mean(values)),
-                    interval=mean_interval(values) if differ else None,
+                    interval=mean_interval(values) if len(values) > 1 else None,
                     draws=len(values),
                 )
             )
