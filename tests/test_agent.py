@@ -1,5 +1,6 @@
 """The agent in a world it can see through: a bright dot on a dark image, moved by the action."""
 
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -56,6 +57,33 @@ class DotImagination(NamedTuple):
     def rollout(self, actions: Tensor) -> Tensor:
         path = self.position.unsqueeze(1) + self.step * actions.cumsum(2)
         return path.unsqueeze(-2)  # (B, N, T, 1, 2)
+
+
+class PairImagination(DotImagination):
+    """The same of two actions per step: the frames between are not seen."""
+
+    def costs(self, actions: Tensor, *, goal: Tensor, cost: object) -> Tensor:
+        return super().costs(_summed(actions), goal=goal, cost=cost)
+
+    def rollout(self, actions: Tensor) -> Tensor:
+        return super().rollout(_summed(actions))
+
+
+def _summed(actions: Tensor) -> Tensor:
+    return actions.unflatten(-1, (2, 2)).sum(-2)
+
+
+class PairWorld(DotWorld):
+    """The same, whose predictor takes two actions at once; it keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_spec = dataclasses.replace(self.action_spec, actions_per_step=2)
+        self.shown: list[tuple[Tensor, Tensor]] = []
+
+    def observe(self, context: Tensor, past_actions: Tensor, proprio: None) -> "PairImagination":
+        self.shown.append((context[0, :, 0], past_actions[0]))
+        return PairImagination(context[:, -1], STEP)
 
 
 class DotEnv:
@@ -303,7 +331,7 @@ def test_bad_input_says_what_was_wanted() -> None:
         make_agent(context_len=4)
     with pytest.raises(ValueError, match="context_len must be at least 1, got 0"):
         make_agent(context_len=0)
-    with pytest.raises(ValueError, match="between 1 and horizon 4, got 5"):
+    with pytest.raises(ValueError, match="between 1 and 4, the actions of a plan, got 5"):
         make_agent(replan_every=5)
     agent = make_agent()
     with pytest.raises(RuntimeError, match="reset"):
@@ -407,3 +435,31 @@ def test_a_plan_that_failed_is_made_again_with_the_same_noise() -> None:
             agent.planner.plan = plan
         actions.append(agent.act({"pixels": dot(4, 5)}).tolist())
     assert actions[0] == actions[1]
+
+
+def test_plans_of_several_actions_per_step_are_followed_action_by_action() -> None:
+    """It plans anew at every action; what it shows the world model lies two actions apart."""
+    world = PairWorld()
+    agent = make_agent(world, context_len=2, replan_every=1)
+    taken = run(agent, STARTS[:1], GOALS[:1])[0]  # (steps, A)
+    positions = np.cumsum(np.concatenate([[STARTS[0]], STEP * taken]), axis=0)
+    assert len(world.shown) == len(taken)
+    for now, (seen, past) in enumerate(world.shown):
+        before = [now] if now < 2 else [now - 2, now]
+        np.testing.assert_allclose(seen, positions[before], atol=0.51)  # whole pixels
+        wanted = [] if now < 2 else [taken[now - 2 : now].ravel()]
+        np.testing.assert_allclose(past, np.reshape(wanted, (-1, 4)))
+
+
+def test_all_actions_of_a_plan_may_be_followed() -> None:
+    world = PairWorld()
+    agent = make_agent(world, replan_every=8)  # of four steps
+    agent.reset(goal=dot(20, 22))
+    taken = [agent.act({"pixels": dot(4, 5)}) for _ in range(8)]
+    assert len(world.shown) == 1
+    np.testing.assert_array_equal(np.stack(taken), agent.slots[0].plan)
+    assert agent.imagine_plan().shape == (4, 1, 2)
+    agent.act({"pixels": dot(4, 5)})
+    assert len(world.shown) == 3  # once to imagine, and to plan anew
+    with pytest.raises(SettingError, match="between 1 and 8, the actions of a plan, got 9"):
+        make_agent(PairWorld(), replan_every=9)

@@ -359,3 +359,30 @@ def test_an_encoder_that_sees_nothing_here_is_told(caplog) -> None:
     assert not caplog.text
     train_ac.warn_of_collapse(LatentsOf(latents[:1] + 0.01 * latents))
     assert "look alike to the encoder: standard deviation over frames 0.00" in caplog.text
+
+
+def test_steps_of_several_actions_are_trained_planned_and_diagnosed(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Windows reach twice as far; who goes on must take as many actions per step."""
+    options = ["actions_per_step=2", "predictor.max_frames=3", f"out={tmp_path}"]
+    done = train(trained, "trainer.steps=2", *options)
+    assert done.returncode == 0, done.stderr
+    world_model = load_world_model(tmp_path, dtype="fp32")
+    assert world_model.action_spec.actions_per_step == 2
+    assert world_model.predictor.action_dim == 4
+    planner = CEM(horizon=3, num_samples=8, num_elites=2, iterations=2)
+    cost = GoalCost(distance="metric", over_steps="sum", metric=world_model.metric)
+    agent = MPCAgent(world_model, planner, cost, context_len=1, replan_every=1)
+    frame = tiny.pixels(tiny.IMAGE_SIZE, tiny.IMAGE_SIZE).numpy()
+    agent.reset(goal=frame)
+    assert agent.act({"pixels": frame, "proprio": np.ones(2, np.float32)}).shape == (2,)
+    again = train(trained, f"out={tmp_path}")
+    assert again.returncode == 2
+    assert "actions_per_step: wanted 2, got 1" in again.stderr
+    other = train(trained, f"start_from={tmp_path}", f"out={tmp_path}/other")
+    assert other.returncode == 2
+    assert "actions_per_step: wanted 1, got 2" in other.stderr
+    long = train(trained, "actions_per_step=5", f"out={tmp_path}/long")
+    assert long.returncode == 2
+    assert "max_frames x actions_per_step asks for pieces of 31 frames" in long.stderr

@@ -92,6 +92,29 @@ def test_proprio_is_moved_along_the_candidates(context_len: int) -> None:
     assert float((other - imagined).abs().mean()) > 1e-3
 
 
+@torch.no_grad()
+def test_a_step_of_several_actions_moves_proprio_by_each_in_turn() -> None:
+    """The predictor takes all of them at once, and the proprio at the first of them."""
+    spec = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), frame_skip=1, actions_per_step=2)
+    predictor = tiny.predictor(takes_proprio=True, action_dim=4)
+    model = WorldModel(tiny.encoder(), predictor, action_spec=spec, integrate=tiny.integrator())
+    context, _, single = problem(1)
+    actions = torch.cat([single, -0.5 * single], dim=-1)  # (3, 4, T, 4)
+    proprio = torch.randn(3, 1, 3, generator=torch.Generator().manual_seed(5))
+    imagined = model.rollout(context, actions[:, 0, :0], actions, proprio)
+    frames, sensed = context[1:2], proprio[1:2]
+    for t in range(HORIZON):
+        taken = actions[1:2, 2, : t + 1]
+        frames = torch.cat([frames, predictor(frames, taken, sensed)[:, -1:]], dim=1)
+        last = sensed[:, -1:]
+        for action in taken[:, -1:].split(2, dim=-1):
+            last = model.integrate(last, action)
+        sensed = torch.cat([sensed, last], dim=1)
+    torch.testing.assert_close(imagined[1, 2], frames[0, 1:], **CLOSE)
+    low, high = spec.limits("cpu")
+    assert low.tolist() == [-1.0] * 4 and high.tolist() == [1.0] * 4
+
+
 def shapes_given(monkeypatch, model: WorldModel, name: str) -> list[torch.Size]:
     """Watch a method of the predictor: the shapes of its first arguments, as it is called."""
     shapes = []
@@ -370,6 +393,7 @@ def test_action_bounds_are_taken_as_spaces_give_them() -> None:
         ({"low": (-1.0,)}, "as many of each"),
         ({"low": (1.0, 1.0)}, "low < high"),
         ({"high": (float("inf"), 1.0)}, "finite"),
+        ({"actions_per_step": 0}, "actions_per_step: wanted at least 1, got 0"),
     ],
 )
 def test_actions_that_cannot_be_are_refused(change: dict, says: str) -> None:
@@ -379,7 +403,7 @@ def test_actions_that_cannot_be_are_refused(change: dict, says: str) -> None:
 
 def test_actions_of_another_width_than_the_predictors_are_refused() -> None:
     spec = ActionSpec(low=(-1.0,) * 3, high=(1.0,) * 3, frame_skip=1)
-    with pytest.raises(SettingError, match="wanted 2 entries, as many as the predictor takes"):
+    with pytest.raises(SettingError, match="wanted 2 numbers .* got 1 actions of 3"):
         WorldModel(tiny.encoder(), tiny.predictor(), action_spec=spec)
 
 

@@ -62,8 +62,10 @@ def encoder(*, pool: int = 1, pool_by: str = "mean") -> FrozenEncoder:
     )
 
 
-def predictor(*, max_frames: int = 5, takes_proprio: bool = False) -> ActionPredictor:
-    """Return a random predictor of latents (B, T, 6, 12) under actions (B, T, 2).
+def predictor(
+    *, max_frames: int = 5, takes_proprio: bool = False, action_dim: int = 2
+) -> ActionPredictor:
+    """Return a random predictor of latents (B, T, 6, 12) under actions (B, T, A).
 
     Proprio, where it takes some, is (B, T, 3).
     """
@@ -73,7 +75,7 @@ def predictor(*, max_frames: int = 5, takes_proprio: bool = False) -> ActionPred
         ActionPredictor(
             latent_dim=12,
             grid=(2, 3),
-            action_dim=2,
+            action_dim=action_dim,
             width=24,
             depth=2,
             num_heads=2,

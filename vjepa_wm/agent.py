@@ -3,7 +3,7 @@
 It sees pixels, a goal image and, where the world model takes it, the robot's own proprio; never
 simulator state, reward or success.
 
-Shapes: n environments, H W C image, A action width, T planned steps.
+Shapes: n environments, H W C image, A action width, T planned steps, K actions per step.
 """
 
 from collections.abc import Mapping
@@ -44,13 +44,13 @@ class MPCAgent(PolicySignatures):
         planner: searches action sequences.
         cost: scores imagined latents against the goal's.
         context_len: observed frames the predictor sees.
-        replan_every: model steps executed of each plan, at most the planner's horizon.
+        replan_every: actions executed of each plan, at most all T * K.
         seed: of the planner's noise.
         deadline_ms: milliseconds a plan may take; the best found until then is followed. None lets
             the planner finish. What is planned with a deadline depends on the machine.
         subgoal_within: cost of what is observed, in the units of `cost`, from which on a subgoal
             counts as passed. None does not look.
-        subgoal_steps: model steps after which the next goal is turned to, passed or not, as V-JEPA
+        subgoal_steps: actions after which the next goal is turned to, passed or not, as V-JEPA
             2-AC does (arXiv 2506.09985). None waits.
         cuda_graphs: whether a CUDA GPU replays what it did for plans of the same shapes.
 
@@ -84,9 +84,11 @@ class MPCAgent(PolicySignatures):
                 f"context_len {context_len} and horizon {planner.horizon} make {frames} frames; "
                 f"the predictor was trained on {trained}: wanted context_len - 1 + horizon <= that"
             )
-        if not 1 <= replan_every <= planner.horizon:
+        planned = planner.horizon * world_model.action_spec.actions_per_step
+        if not 1 <= replan_every <= planned:
             raise SettingError(
-                f"replan_every must be between 1 and horizon {planner.horizon}, got {replan_every}"
+                f"replan_every must be between 1 and {planned}, the actions of a plan, got "
+                f"{replan_every}"
             )
         if subgoal_steps is not None and subgoal_steps < 1:
             raise SettingError(f"subgoal_steps must be at least 1 or None, got {subgoal_steps}")
@@ -94,6 +96,7 @@ class MPCAgent(PolicySignatures):
         self.planner = planner
         self.cost = cost
         self.context_len = context_len
+        self._num_kept = (context_len - 1) * world_model.action_spec.actions_per_step + 1
         self.replan_every = replan_every
         self.seed = int(seed)  # NumPy's would overflow
         self.deadline_ms = deadline_ms
@@ -211,9 +214,9 @@ class MPCAgent(PolicySignatures):
         pixels = read_frames(obs, count=count)
         is_active = np.ones(count, bool) if is_active is None else is_active
         active = np.flatnonzero(read_mask(is_active, count, "is_active"))
-        on_model_step = [i for i in active if self.slots[i].wait == 0]
-        if on_model_step:
-            self._look_and_plan(on_model_step, pixels, self._proprio(obs, on_model_step))
+        done = [i for i in active if self.slots[i].wait == 0]  # with the action before
+        if done:
+            self._look_and_plan(done, pixels, self._proprio(obs, done))
         actions = np.zeros((count, len(self.world_model.action_spec.low)), np.float32)
         for i in active:
             actions[i] = self.slots[i].next_action(self.world_model.action_spec.frame_skip)
@@ -251,7 +254,7 @@ class MPCAgent(PolicySignatures):
     def _observe(self, env_ids: list[int], pixels: Tensor, proprio: Tensor | None) -> None:
         rows = [None] * len(env_ids) if proprio is None else proprio
         for i, latents, row in zip(env_ids, self._encode(pixels[env_ids]), rows, strict=True):
-            self.slots[i].observe(latents, row, self.context_len)
+            self.slots[i].observe(latents, row, self._num_kept)
 
     def _pass_subgoals(self, env_ids: list[int]) -> None:
         """Turn to the next goal where the present one was only on the way, and is done with."""
@@ -267,7 +270,7 @@ class MPCAgent(PolicySignatures):
             return False
         latents = slot.latents[-1][None, None, None]  # (1, 1, 1, P, D)
         proprio = None if slot.proprio[-1] is None else slot.proprio[-1][None, None, None]
-        still = latents.new_zeros(1, 1, 1, len(self.world_model.action_spec.low))
+        still = latents.new_zeros(1, 1, 1, self.world_model.action_spec.width)
         goal = slot.goals[slot.num_passed].unsqueeze(0)
         cost = score(self.cost, latents, goal, actions=still, proprio=proprio)
         return float(cost) <= self.subgoal_within
@@ -294,15 +297,16 @@ class MPCAgent(PolicySignatures):
         self._num_plans += len(slots)
         self._num_frames += len(slots) * plan.num_evaluated * self.planner.horizon
         for slot, actions, cost in zip(slots, plan.actions, plan.cost.tolist(), strict=True):
-            slot.take(actions, cost)
+            slot.take(actions.reshape(-1, len(self.world_model.action_spec.low)), cost)
 
     def _observed(self, pasts: list[Past]) -> Imagination:
         """Show the world model equally long pasts of some environments."""
+        spec = self.world_model.action_spec
+        pasts = [past.spaced(spec.actions_per_step) for past in pasts]
         context = torch.stack([torch.stack(past.latents) for past in pasts])  # (n, C, P, D)
         taken = np.array([past.actions for past in pasts], dtype=np.float32)
-        width = len(self.world_model.action_spec.low)
         past_actions = torch.from_numpy(taken).to(self.device)
-        past_actions = past_actions.view(len(pasts), context.shape[1] - 1, width)
+        past_actions = past_actions.view(len(pasts), context.shape[1] - 1, spec.width)
         proprio = None  # (n, C, Q)
         if self.world_model.takes_proprio:
             proprio = torch.stack([torch.stack(past.proprio) for past in pasts])
@@ -322,12 +326,13 @@ class MPCAgent(PolicySignatures):
         slot = self.slots[env_id] if self.goal is not None else None
         if slot is None or slot.plan is None:
             raise RuntimeError("no plan yet: call agent.act(obs) first")
-        return self._observed([slot.planned_from]).rollout(slot.plan[None, None])[0, 0]
+        plan = slot.plan.view(1, 1, self.planner.horizon, -1)
+        return self._observed([slot.planned_from]).rollout(plan)[0, 0]
 
     def _warm_start(self, slots: list[Slot]) -> Tensor:
         """Last plans moved on by what was executed; new environments start from rest."""
         low, high = self.world_model.action_spec.limits("cpu")
-        rest = (low + high) / 2
-        fresh = rest.expand(self.planner.horizon, -1)
+        shape = self.planner.horizon, self.world_model.action_spec.width
+        fresh = ((low + high) / 2).expand(shape)
         starts = [fresh if s.plan is None else shift(s.plan, s.executed) for s in slots]
-        return torch.stack([start.to(self.device) for start in starts])
+        return torch.stack([start.reshape(shape).to(self.device) for start in starts])

@@ -1,6 +1,7 @@
 """What the agent remembers of one environment: what it saw, did, plans, and still has to pass.
 
-Shapes: C context frames, P tokens, D latent width, Q proprio, A action width, T planned steps.
+Shapes: C context frames, P tokens, D latent width, Q proprio, A action width, T planned steps, K
+actions per step.
 """
 
 from typing import NamedTuple
@@ -10,11 +11,18 @@ from torch import Tensor
 
 
 class Past(NamedTuple):
-    """What was observed of one environment: C frames and the C - 1 actions between them."""
+    """What was observed of one environment: frames and the actions between them."""
 
     latents: list[Tensor]  # (P, D) each
     proprio: list[Tensor | None]  # at them, (Q,) each
     actions: list[np.ndarray]  # taken at all but the last of them
+
+    def spaced(self, count: int) -> "Past":
+        """Every so many frames, back from the last, with all actions between two side by side."""
+        latents, proprio = (rows[::-count][::-1] for rows in (self.latents, self.proprio))
+        steps = len(latents) - 1
+        taken = np.array(self.actions[len(self.actions) - steps * count :], dtype=np.float32)
+        return Past(latents, proprio, list(taken.reshape(steps, -1)) if steps else [])
 
 
 class Slot:
@@ -30,16 +38,16 @@ class Slot:
 
     def forget(self) -> None:
         """Begin an episode."""
-        self.latents: list[Tensor] = []  # the last C frames, (P, D) each
+        self.latents: list[Tensor] = []  # the last frames, (P, D) each
         self.proprio: list[Tensor | None] = []  # at them, (Q,) each
         self.actions: list[np.ndarray] = []  # taken at them
-        self.plan: Tensor | None = None  # (T, A)
+        self.plan: Tensor | None = None  # actions (T * K, A)
         self.planned_from: Past | None = None
         self.plan_cost = float("nan")
         self.executed = 0
         self.wait = 0  # environment steps for which the present action goes on
         self.num_passed = 0  # subgoals that are done with
-        self.steps_to_goal = 0  # model steps since the last of them
+        self.steps_to_goal = 0  # actions since the last of them
 
     def next_goal(self) -> Tensor:
         """Be done with a subgoal; returns the goal after it (P, D)."""
@@ -48,11 +56,11 @@ class Slot:
         self.plan = None  # it led to another goal
         return self.goals[self.num_passed]
 
-    def observe(self, latents: Tensor, proprio: Tensor | None, context_len: int) -> None:
-        """Add a frame, dropping what the predictor no longer sees."""
-        self.latents = [*self.latents, latents][-context_len:]
-        self.proprio = [*self.proprio, proprio][-context_len:]
-        self.actions = self.actions[-(context_len - 1) :] if context_len > 1 else []
+    def observe(self, latents: Tensor, proprio: Tensor | None, num_frames: int) -> None:
+        """Add a frame, dropping what the predictor no longer sees: all but so many."""
+        self.latents = [*self.latents, latents][-num_frames:]
+        self.proprio = [*self.proprio, proprio][-num_frames:]
+        self.actions = self.actions[-(num_frames - 1) :] if num_frames > 1 else []
 
     def past(self) -> Past:
         """What is to be planned from; it stays when more is observed."""

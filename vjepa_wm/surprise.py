@@ -96,6 +96,11 @@ def of_twins(cfg: DictConfig) -> None:
                 f"env.frame_skip: the world model was trained for "
                 f"{world_model.action_spec.frame_skip}, got {skip}"
             )
+        if world_model.action_spec.actions_per_step > 1:
+            raise SettingError(
+                f"model={cfg.model}: wanted one that foresees every frame, got one of "
+                f"{world_model.action_spec.actions_per_step} actions per step"
+            )
         warn_of_another_environment(cfg.model, cfg.env.id)
         random = random_encoder(world_model.encoder, seed=cfg.seed)
         (folder / SURPRISE_FILE).unlink(missing_ok=True)  # of other pictures than will be

@@ -24,6 +24,7 @@ from vjepa_wm.data.windows import WindowIndex, gather_actions
 from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
 from vjepa_wm.encoders.frozen import FrozenEncoder
 from vjepa_wm.encoders.recorded import record_encoder
+from vjepa_wm.errors import SettingError
 from vjepa_wm.evaluate import evaluate_trained
 from vjepa_wm.metric import TemporalMetric
 from vjepa_wm.predictor import ActionPredictor
@@ -67,7 +68,9 @@ def main(cfg: DictConfig) -> None:
     trajectories = open_or_collect(cfg.data, cfg.env, episodes=cfg.episodes, progress=progress)
     encoder: FrozenEncoder = instantiate(cfg.encoder, device=cfg.device)
     check_inputs(cfg, trajectories, encoder)
-    pieces = {"predictor.max_frames": cfg.predictor.max_frames + 1}
+    count = cfg.actions_per_step
+    option = "predictor.max_frames" if count == 1 else "predictor.max_frames x actions_per_step"
+    pieces = {option: cfg.predictor.max_frames * count + 1}
     if trajectories.meta.action_dim:
         pieces["metric_frames"] = cfg.metric_frames
     require_lengths(trajectories, pieces)
@@ -90,13 +93,23 @@ def main(cfg: DictConfig) -> None:
 
 
 def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEncoder) -> None:
-    """Refuse to go on with a run on other data, encoder, start or seeds than it was begun with."""
+    """Refuse to go on with a run on other data, encoder, start or seeds than it was begun with.
+
+    Raises:
+        SettingError: a model step has several actions, where there are none.
+    """
+    if cfg.actions_per_step > 1 and not trajectories.meta.action_dim:
+        raise SettingError(
+            f"actions_per_step: wanted 1, as {trajectories.folder} has no actions, got "
+            f"{cfg.actions_per_step}"
+        )
     chosen = {
         "proprio_dim": trajectories.meta.proprio_dim if cfg.proprio else 0,
         "start_from": cfg.start_from,
+        "actions_per_step": cfg.actions_per_step,
         **{f"{name}.seed": cfg[name].seed for name in TRAINERS},
     }
-    older = {"proprio_dim": 0, "start_from": None}  # versions that wrote neither
+    older = {"proprio_dim": 0, "start_from": None, "actions_per_step": 1}  # before these were
     if trajectories.meta.action_dim:
         chosen["metric_inputs"], older["metric_inputs"] = "centred", "as they are"
     keep_inputs(cfg.out, inputs_of(trajectories, encoder) | chosen, unwritten=older)
@@ -136,7 +149,9 @@ def network_settings(
     patches, dim = encoder.latent_shape
     meta = trajectories.meta
     action_dim = meta.action_dim
+    count = cfg.actions_per_step
     bounds = {"action_low": meta.action_low, "action_high": meta.action_high}
+    of_step = {name: count * list(bound) for name, bound in bounds.items()}
     statistics, integrator, metric = {}, None, None
     if cfg.proprio and meta.proprio_dim:
         shards = [torch.from_numpy(shard.copy()) for shard in trajectories.proprio.shards]
@@ -158,8 +173,8 @@ def network_settings(
         "predictor": {
             "latent_dim": dim,
             "grid": encoder.grid,
-            "action_dim": action_dim,
-            **bounds,
+            "action_dim": count * action_dim,
+            **of_step,
             **statistics,
             **cfg.predictor,
         },
@@ -184,16 +199,24 @@ def build_world_model(
     if settings["integrator"] is not None:
         torch.manual_seed(cfg.integrator_trainer.seed)
         integrate = LearnedIntegrator(**settings["integrator"])
-    meta = trajectories.meta
     return WorldModel(
         encoder,
         predictor,
-        action_spec=ActionSpec(
-            low=meta.action_low, high=meta.action_high, frame_skip=meta.frame_skip
-        ),
+        action_spec=ActionSpec(**spec_settings(cfg, trajectories)),
         metric=metric,
         integrate=integrate,
     ).to(cfg.device)
+
+
+def spec_settings(cfg: DictConfig, trajectories: Trajectories) -> dict[str, object]:
+    """Everything that makes the action spec again, as the checkpoint records it."""
+    meta = trajectories.meta
+    return {
+        "low": meta.action_low,
+        "high": meta.action_high,
+        "frame_skip": meta.frame_skip,
+        "actions_per_step": cfg.actions_per_step,
+    }
 
 
 def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache) -> Logs:
@@ -202,7 +225,9 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
     predictor = world_model.predictor
     if cfg.compile:
         predictor.compile(dynamic=False)  # its forward alone: rollouts go through step
-    train_windows, held_out = split_windows(cache, num_frames=predictor.max_frames + 1)
+    train_windows, held_out = split_windows(
+        cache, num_frames=predictor.max_frames + 1, stride=cfg.actions_per_step
+    )
     objective = DynamicsLoss(
         predictor,
         rollout_steps=cfg.rollout_steps,
@@ -366,11 +391,7 @@ def save_world_model(
         "name": cfg.env.name,
         "env_id": trajectories.meta.env_id,
         **settings,
-        "action_spec": {
-            "low": trajectories.meta.action_low,
-            "high": trajectories.meta.action_high,
-            "frame_skip": trajectories.meta.frame_skip,
-        },
+        "action_spec": spec_settings(cfg, trajectories),
         "encoder": record_encoder(encoder, cfg.encoder),
         "figures": figures,
         "data": {str(trajectories.folder): trajectories.digest},

@@ -37,12 +37,14 @@ class ActionSpec:
     Attributes:
         low: lowest value of each entry, A finite numbers.
         high: highest value of each entry, above `low`.
-        frame_skip: environment steps per model step; the action is repeated for each of them.
+        frame_skip: environment steps per action, which is repeated for each of them.
         units: of each entry, where they are known.
-        fps: model steps per second, where that is known.
+        fps: actions per second, where that is known.
+        actions_per_step: actions K that follow one another in a model step. The predictor takes
+            them side by side, K * A wide, as DINO-WM does (arXiv 2411.04983).
 
     Raises:
-        SettingError: the bounds are no such numbers, or `frame_skip` is less than 1.
+        SettingError: the bounds are no such numbers, or a count is less than 1.
     """
 
     low: tuple[float, ...]
@@ -50,6 +52,7 @@ class ActionSpec:
     frame_skip: int
     units: tuple[str, ...] | None = None
     fps: float | None = None
+    actions_per_step: int = 1
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):  # lists and arrays as well: what a space or a file holds
@@ -63,13 +66,22 @@ class ActionSpec:
                 f"action bounds: wanted finite numbers, low < high, as many of each, got "
                 f"{self.low} and {self.high}"
             )
-        if self.frame_skip < 1:
-            raise SettingError(f"frame_skip: wanted at least 1, got {self.frame_skip}")
+        for name in ("frame_skip", "actions_per_step"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+
+    @property
+    def width(self) -> int:
+        """Numbers K * A a model step is conditioned on."""
+        return self.actions_per_step * len(self.low)
 
     def limits(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Bounds (A,) of float32 actions, none of which is beyond those stated in float64."""
+        """Bounds (K * A,) of the float32 actions of a model step, none beyond the float64 ones."""
         low, high = float32_inside(self.low, self.high)
-        return torch.from_numpy(low).to(device), torch.from_numpy(high).to(device)
+        return tuple(
+            torch.from_numpy(bound).repeat(self.actions_per_step).to(device)
+            for bound in (low, high)
+        )
 
 
 class Integrator(Protocol):
@@ -116,10 +128,11 @@ class WorldModel(nn.Module):
                 "a predictor that takes proprio needs integrate, and only such a one: got "
                 f"proprio_dim {predictor.proprio_dim} and integrate {integrate}"
             )
-        if len(action_spec.low) != predictor.action_dim:
+        if action_spec.width != predictor.action_dim:
             raise SettingError(
-                f"action_spec: wanted {predictor.action_dim} entries, as many as the predictor "
-                f"takes, got {len(action_spec.low)}"
+                f"action_spec: wanted {predictor.action_dim} numbers per model step, as many as "
+                f"the predictor takes, got {action_spec.actions_per_step} actions of "
+                f"{len(action_spec.low)}"
             )
         self.encoder = encoder
         self.predictor = predictor
@@ -144,6 +157,12 @@ class WorldModel(nn.Module):
         Proprio is (B, T, Q), where the predictor takes it.
         """
         return self.predictor(latents, actions, proprio)
+
+    def move(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """Move proprio (..., Q) by the actions of a model step (..., K * A), one after another."""
+        for action in actions.unflatten(-1, (self.action_spec.actions_per_step, -1)).unbind(-2):
+            proprio = self.integrate(proprio, action)
+        return proprio
 
     @torch.no_grad()
     def rollout(
@@ -362,7 +381,7 @@ class Imagination:
             return None
         moved = [self.proprio[problems].unsqueeze(1).expand(-1, actions.shape[1], -1)]
         for action in actions.unbind(dim=2):
-            moved.append(self.world_model.integrate(moved[-1], action))
+            moved.append(self.world_model.move(moved[-1], action))
         return torch.stack(moved, dim=2)
 
 

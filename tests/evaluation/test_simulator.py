@@ -55,3 +55,14 @@ def test_the_distance_after_actions_is_that_of_where_they_lead(simulator, episod
 def test_an_environment_that_does_not_tell_its_state_is_refused() -> None:
     with pytest.raises(DataError, match="has no get_sim_state"):
         Simulator("fake/Lame-v0", image_size=8, frame_skip=1)
+
+
+def test_actions_side_by_side_are_taken_one_after_another(simulator, episode) -> None:
+    """With a picture after all of a step."""
+    start, goal, tried = episode.sim_state[2], episode.sim_state[0], episode.actions[None, 2:6]
+    paired = tried.reshape(1, 2, 4)
+    pixels, states = simulator.outcomes(start, paired)
+    assert np.array_equal(pixels[0], episode.pixels[[4, 6]])
+    assert np.array_equal(states[0], episode.sim_state[[4, 6]])
+    after = simulator.distances_after(start, goal, paired)
+    np.testing.assert_array_equal(after, simulator.distances_after(start, goal, tried))

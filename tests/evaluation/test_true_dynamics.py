@@ -40,14 +40,16 @@ class Blind:
     """A predictor nobody may ask."""
 
     max_frames = 8
-    action_dim = 2
     proprio_dim = None
 
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
 
-def seeing(*, frame_skip: int = 1) -> WorldModel:
+
+def seeing(*, frame_skip: int = 1, actions_per_step: int = 1) -> WorldModel:
     """A world model without dynamics."""
-    spec = ActionSpec((-1.0, -1.0), (1.0, 1.0), frame_skip)
-    return WorldModel(Eye(), Blind(), action_spec=spec)
+    spec = ActionSpec((-1.0, -1.0), (1.0, 1.0), frame_skip, actions_per_step=actions_per_step)
+    return WorldModel(Eye(), Blind(spec.width), action_spec=spec)
 
 
 def cost(over_steps: str = "sum") -> GoalCost:
@@ -96,6 +98,22 @@ def test_costs_are_those_of_the_frames_that_would_be_seen() -> None:
     torch.testing.assert_close(last, wanted[..., -1], atol=1e-5, rtol=0)
     assert world.encoder.num_frames == 2 * 5 * (3 + 1)  # the frames before are not even drawn
     assert [env.num_steps for env in envs] == [0, 0]
+
+
+def test_actions_of_a_step_are_taken_one_after_another() -> None:
+    """With a frame after the last of them."""
+    actions = torch.rand(1, 5, 4, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    goal = torch.tensor([[[0.5, 0.5]]])
+    found = []
+    for count in (1, 2):
+        world = seeing(actions_per_step=count)
+        futures = SimulatedFutures([point_at(0.0, 0.1)], world)
+        steps = actions.reshape(1, 5, 4 // count, 2 * count)
+        found.append(futures.costs(steps, goal=goal, cost=cost("last")))
+        assert world.encoder.num_frames == 5
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    futures.costs(steps, goal=goal, cost=cost("sum"))
+    assert world.encoder.num_frames == 5 + 5 * 2
 
 
 def test_costs_that_are_not_known_get_every_frame() -> None:

@@ -108,8 +108,8 @@ class PlainImagination:
 
     def _moved(self, proprio: Tensor, actions: Tensor) -> Tensor:
         """Move proprio (N, Q): poses one after another as published, all else at once."""
-        integrate = self.world_model.integrate
-        if not isinstance(integrate, PoseIntegrator):
-            return integrate(proprio, actions)
+        move = self.world_model.move
+        if not isinstance(self.world_model.integrate, PoseIntegrator):
+            return move(proprio, actions)
         pairs = zip(proprio, actions, strict=True)
-        return torch.stack([integrate(pose, action) for pose, action in pairs])
+        return torch.stack([move(pose, action) for pose, action in pairs])

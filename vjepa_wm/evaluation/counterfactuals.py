@@ -29,7 +29,7 @@ class Trials(NamedTuple):
     """What several actions from the same states really lead to.
 
     Attributes:
-        actions: (B, K, T, A), each held to the end.
+        actions: (B, K, T, A), each held to the end; as often side by side as a step has actions.
         pixels: uint8 (B, K, 2, H, W, 3) after the first and after the last step.
     """
 
@@ -66,7 +66,8 @@ def try_actions(
     rng = np.random.default_rng(seed)
     horizon = windows.latents.shape[1] - windows.context_len
     drawn = rng.uniform(low, high, (len(windows), num_actions, 1, len(low))).astype(np.float32)
-    actions = drawn.repeat(horizon, axis=2)
+    per_step = windows.actions.shape[-1] // len(low)
+    actions = np.tile(drawn, (1, 1, horizon, per_step))
     pixels = []
     states = windows.sim_state[:, windows.context_len - 1]
     with progress(total=len(windows), desc="try actions", unit="states") as bar:

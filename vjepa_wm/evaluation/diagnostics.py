@@ -127,6 +127,7 @@ def draw_windows(
     num_frames: int,
     context_len: int,
     seed: int,
+    stride: int = 1,
     progress: Progress = no_progress,
 ) -> Windows:
     """Draw windows of held-out episodes and encode them.
@@ -138,13 +139,14 @@ def draw_windows(
         num_frames: Frames per window T.
         context_len: How many of them count as observed.
         seed: Of the draw.
+        stride: Recorded steps between two frames, whose actions are side by side.
         progress: Makes the progress bar.
 
     Raises:
         DataError: No held-out episode is long enough.
     """
     _, held_out = trajectories.split()
-    windows = trajectories.windows(num_frames, episodes=held_out)
+    windows = trajectories.windows(num_frames, stride=stride, episodes=held_out)
     batch = windows.sample(np.random.default_rng(seed), count)
     return Windows(
         pixels=batch.pixels,

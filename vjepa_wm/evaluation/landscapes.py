@@ -187,6 +187,7 @@ def draw_landscapes(
     spec = world_model.action_spec
     low, high = np.array(spec.low), np.array(spec.high)
     axes, actions = grid_actions(low, high, side=side, horizon=end - now)
+    actions = np.tile(actions, spec.actions_per_step)
     device = next(world_model.parameters()).device
     landscapes = []
     with progress(total=len(chosen), desc="landscapes", unit="states") as bar:

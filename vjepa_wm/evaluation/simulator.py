@@ -1,6 +1,7 @@
 """An environment put into recorded states, to see what other actions would have done.
 
-Shapes: F pairs of states, K actions, T model steps, A action width, S sim_state.
+Shapes: F pairs of states, N sequences, T model steps, K actions per step, A action width, S
+sim_state.
 """
 
 from typing import Any, Self
@@ -20,7 +21,7 @@ class Simulator:
     Args:
         env_id: Gymnasium id, ``module:id`` to import a module that registers it.
         image_size: Height and width of the pixels.
-        frame_skip: Environment steps per model step; the action is repeated.
+        frame_skip: Environment steps per action, which is repeated.
 
     Raises:
         UnknownNameError: There is no such environment.
@@ -35,6 +36,7 @@ class Simulator:
             self._env.close()
             raise DataError(f"{env_id} has no {', '.join(missing)}: it cannot be diagnosed in")
         self.frame_skip = frame_skip
+        self._width = self._env.action_space.shape[0]
         self._thresholds = np.array(list(self._inner.criteria.values()))
 
     def __enter__(self) -> Self:
@@ -51,13 +53,21 @@ class Simulator:
         return np.array([self._distance(state, goal) for state, goal in pairs])
 
     def outcomes(self, state: NDArray, actions: NDArray) -> tuple[NDArray[np.uint8], NDArray]:
-        """Try actions (K, T, A) from a state (S,): pixels (K, T, H, W, 3), states (K, T, S)."""
+        """Try actions from a state (S,), with a picture after each model step.
+
+        Args:
+            state: (S,).
+            actions: (N, T, K * A), those of a model step side by side.
+
+        Returns:
+            Pixels (N, T, H, W, 3) and states (N, T, S).
+        """
         self._inner.reset(options={"start": state, "goal": None})
         pixels, states = [], []
         for sequence in actions:
             self._inner.set_sim_state(state)
-            for action in sequence:
-                for _ in range(self.frame_skip):
+            for step in sequence:
+                for action in step.reshape(-1, self._width).repeat(self.frame_skip, axis=0):
                     obs = self._inner.step(action)[0]
                 pixels.append(obs["pixels"])
                 states.append(self._inner.get_sim_state())
@@ -68,9 +78,10 @@ class Simulator:
         )
 
     def distances_after(self, state: NDArray, goal: NDArray, actions: NDArray) -> NDArray:
-        """Measure how far from a goal (S,) actions (K, T, A) from a state end: (K,)."""
+        """Measure how far from a goal (S,) actions (N, T, K * A) from a state end: (N,)."""
         self._inner.reset(options={"start": state, "goal": goal})
-        after = self._inner.simulate(actions.repeat(self.frame_skip, axis=1))
+        single = actions.reshape(len(actions), -1, self._width)  # (N, T * K, A)
+        after = self._inner.simulate(single.repeat(self.frame_skip, axis=1))
         return (after[:, -1] / self._thresholds).sum(axis=-1)
 
     def _distance(self, state: NDArray, goal: NDArray) -> float:

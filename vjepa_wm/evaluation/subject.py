@@ -139,6 +139,7 @@ class Subject:
             num_frames=self.context_len + self.horizon,
             context_len=self.context_len,
             seed=self.seed,
+            stride=self.world_model.action_spec.actions_per_step,
             progress=self.progress,
         )
 
@@ -166,8 +167,9 @@ class Subject:
 
     @cached_property
     def transitions(self) -> tuple[NDArray[np.uint8], Tensor]:
-        """Training frames before and after an action (F, 2, H, W, 3), and the actions (F, A)."""
-        windows = self.trajectories.windows(2, episodes=self.trajectories.split()[0])
+        """Training frames before and after a model step (F, 2, H, W, 3), its actions (F, K * A)."""
+        stride, episodes = self.world_model.action_spec.actions_per_step, self.trajectories.split()[0]
+        windows = self.trajectories.windows(2, stride=stride, episodes=episodes)
         batch = windows.sample(np.random.default_rng(self.seed + 5), self.sizes.frames // 2)
         return batch.pixels, torch.from_numpy(batch.actions[:, 0])
 

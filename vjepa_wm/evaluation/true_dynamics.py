@@ -38,7 +38,7 @@ class TrueDynamicsAgent(MPCAgent):
         planner: Searches action sequences.
         cost: Scores the latents of simulated frames against the goal's.
         context_len: As of the `MPCAgent` it stands beside, whose limits it keeps.
-        replan_every: Model steps executed of each plan.
+        replan_every: Actions executed of each plan.
         seed: Of the planner's noise.
 
     Raises:
@@ -119,15 +119,17 @@ class SimulatedFutures:
 
     @torch.no_grad()
     def costs(self, actions: Tensor, *, goal: Tensor, cost: LatentCost) -> Tensor:
-        """Score candidates (B, N, T, A) against goals (B, P, D); returns (B, N)."""
-        frame_skip = self._world_model.action_spec.frame_skip
+        """Score candidates (B, N, T, K * A) against goals (B, P, D); returns (B, N)."""
+        spec = self._world_model.action_spec
+        env_steps = spec.actions_per_step * spec.frame_skip  # of a model step
         first = actions.shape[2] - 1 if reads_last_frame_only(cost) else 0
-        steps = [(t + 1) * frame_skip - 1 for t in range(first, actions.shape[2])]
+        steps = [(t + 1) * env_steps - 1 for t in range(first, actions.shape[2])]
+        shape = actions.shape[1], -1, len(spec.low)  # (N, T * K, A)
         rows = []
         # One environment after another: all pictures of a batch would not fit a laptop's memory.
         for b, env in enumerate(self._envs):
-            repeated = actions[b].detach().float().cpu().numpy().repeat(frame_skip, axis=1)
-            obs = env.simulate_obs(repeated, steps=steps)
+            single = actions[b].detach().float().cpu().numpy().reshape(shape)
+            obs = env.simulate_obs(single.repeat(spec.frame_skip, axis=1), steps=steps)
             proprio = torch.from_numpy(obs["proprio"]).unsqueeze(0).to(actions.device)
             rows.append(
                 score(

@@ -200,12 +200,14 @@ def keep_inputs(
         )
 
 
-def split_windows(cache: LatentCache, *, num_frames: int) -> tuple[LatentWindows, LatentWindows]:
+def split_windows(
+    cache: LatentCache, *, num_frames: int, stride: int = 1
+) -> tuple[LatentWindows, LatentWindows]:
     """Windows of the training episodes and of the held-out ones."""
     train, held_out = cache.trajectories.split()
     return (
-        cache.windows(num_frames, episodes=train),
-        cache.windows(num_frames, episodes=held_out),
+        cache.windows(num_frames, stride=stride, episodes=train),
+        cache.windows(num_frames, stride=stride, episodes=held_out),
     )
 
 

@@ -1,8 +1,6 @@
 """Start training from a world model instead of from random weights."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from torch import nn
 
@@ -10,7 +8,7 @@ from vjepa_wm.checkpoint import Checkpoint, tensor_faults
 from vjepa_wm.errors import CheckpointError
 from vjepa_wm.predictor import SHIPPED, open_world_model
 from vjepa_wm.vjepa2_ac import PREDICTORS
-from vjepa_wm.world_model import WorldModel
+from vjepa_wm.world_model import ActionSpec, WorldModel
 
 # What a predictor may have that the one it starts from has not: it begins by changing nothing.
 _MAY_BE_NEW = ("proprio_embed.",)
@@ -45,10 +43,10 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
         CheckpointError: it was made with another encoder or other actions, or a tensor does not
             fit.
     """
-    wanted = _made_for(world_model.encoder.digest, asdict(world_model.action_spec), is_scaled=True)
+    wanted = _made_for(world_model.encoder.digest, world_model.action_spec, is_scaled=True)
     found = _made_for(
         loaded.config["encoder"]["digest"],
-        loaded.config["action_spec"],
+        ActionSpec(**loaded.config["action_spec"]),
         is_scaled="action_low" in loaded.config["predictor"],
     )
     faults = [f"{k}: wanted {wanted[k]}, got {found[k]}" for k in wanted if wanted[k] != found[k]]
@@ -63,15 +61,14 @@ def start_from(world_model: WorldModel, loaded: Checkpoint) -> None:
         _take(world_model.integrate, loaded, "integrator")
 
 
-def _made_for(encoder: str, spec: Mapping[str, Any], *, is_scaled: bool) -> dict[str, object]:
+def _made_for(encoder: str, spec: ActionSpec, *, is_scaled: bool) -> dict[str, object]:
     """What two world models must share: their encoder's digest, their actions, how they read them.
 
     Shares of half the range are the actions themselves where the range is -1 to 1.
     """
-    bounds = {name: list(spec[name]) for name in ("low", "high")}
-    is_unit = {*bounds["low"]} <= {-1.0} and {*bounds["high"]} <= {1.0}
+    is_unit = {*spec.low} <= {-1.0} and {*spec.high} <= {1.0}
     reads = "shares of half their range" if is_scaled or is_unit else "as they are"
-    return {"encoder": encoder, **bounds, "frame_skip": spec["frame_skip"], "actions": reads}
+    return {"encoder": encoder, **asdict(spec), "actions": reads}
 
 
 def _take(module: nn.Module, loaded: Checkpoint, part: str) -> None:
