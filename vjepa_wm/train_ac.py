@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.cli import progress, verb
-from vjepa_wm.data.latents import LatentBatch, LatentCache, LatentWindows
+from vjepa_wm.data.latents import LatentBatch, LatentCache
 from vjepa_wm.data.trajectories import Trajectories
 from vjepa_wm.data.windows import WindowIndex, gather_actions
 from vjepa_wm.encoders.collapse import collapse_faults, latent_figures
@@ -45,6 +45,7 @@ from vjepa_wm.training.inputs import (
     require_lengths,
     split_windows,
 )
+from vjepa_wm.training.spread import spread, squared_step
 from vjepa_wm.training.trainer import Logs, Trainer
 from vjepa_wm.training.warm_start import open_start, start_from
 from vjepa_wm.world_model import ActionSpec, WorldModel
@@ -54,8 +55,6 @@ logger = logging.getLogger(__name__)
 TRAINERS = ("trainer", "metric_trainer", "integrator_trainer")
 VALIDATION_BYTES = 1 << 28
 COLLAPSE_FRAMES = 64
-STEP_DRAWS, STEP_PAIRS = 16, 64  # pairs of frames that say how far latents move in a step
-SPREAD_DRAWS, SPREAD_WINDOWS = 16, 8  # pieces of trajectories that say how far they spread
 
 
 @verb("train_ac")
@@ -125,17 +124,6 @@ def warn_of_collapse(cache: LatentCache) -> None:
             "work: take another encoder, or more pixels of what moves",
             ", ".join(faults),
         )
-
-
-def squared_step(cache: LatentCache) -> float:
-    """Mean squared difference of latents one model step apart, over the training windows."""
-    train_windows, _ = split_windows(cache, num_frames=2)
-    rng, changes = np.random.default_rng(0), []
-    for _ in range(STEP_DRAWS):  # a few at a time: large encoders make large latents
-        latents = train_windows.sample(rng, STEP_PAIRS).latents.float()
-        changes.append(float((latents[:, 1] - latents[:, 0]).square().mean()))
-    # Where nothing ever changes a warning was given already; the metric wants a positive number
-    return max(sum(changes) / len(changes), 1e-6)
 
 
 def network_settings(
@@ -357,18 +345,6 @@ def train_metric(
     figures = trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
     metric.absorb(mean, scale)
     return {"metric": figures}
-
-
-def spread(windows: LatentWindows, *, device: str) -> tuple[Tensor, float]:
-    """Mean latents (P, D) over windows, and the root mean square of what differs from them."""
-    rng, means, squares = np.random.default_rng(0), [], []
-    for _ in range(SPREAD_DRAWS):  # a few at a time: large encoders make large latents
-        latents, _, _ = draw(windows, rng, SPREAD_WINDOWS, device=device)
-        means.append(latents.mean(dim=(0, 1)))
-        squares.append(float(latents.square().mean()))
-    mean = torch.stack(means).mean(dim=0)  # (P, D)
-    variance = sum(squares) / SPREAD_DRAWS - float(mean.square().mean())
-    return mean, max(variance, 1e-6) ** 0.5  # 1e-6: nothing ever changes, as was warned of already
 
 
 def save_world_model(
