@@ -168,10 +168,8 @@ class Subject:
     @cached_property
     def transitions(self) -> tuple[NDArray[np.uint8], Tensor]:
         """Training frames before and after a model step (F, 2, H, W, 3), its actions (F, K * A)."""
-        stride, episodes = (
-            self.world_model.action_spec.actions_per_step,
-            self.trajectories.split()[0],
-        )
+        stride = self.world_model.action_spec.actions_per_step
+        episodes = self.trajectories.split()[0]
         windows = self.trajectories.windows(2, stride=stride, episodes=episodes)
         batch = windows.sample(np.random.default_rng(self.seed + 5), self.sizes.frames // 2)
         return batch.pixels, torch.from_numpy(batch.actions[:, 0])
