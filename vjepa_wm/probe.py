@@ -28,7 +28,15 @@ from vjepa_wm.probing.features import FLOORS, all_features, clip_mode
 from vjepa_wm.probing.grid import Setting
 from vjepa_wm.probing.labels import ClassLabels, Labels
 from vjepa_wm.probing.protocol import Outcome, ProbeProtocol, Schedule
-from vjepa_wm.probing.results import as_json, draw, summarise, table, write_csv
+from vjepa_wm.probing.results import (
+    as_json,
+    differences,
+    draw,
+    paired_table,
+    summarise,
+    table,
+    write_csv,
+)
 from vjepa_wm.probing.splits import Splits, check_shares, split_classes
 from vjepa_wm.probing.states import draw_clips
 from vjepa_wm.probing.videos import VideoFolder
@@ -233,6 +241,8 @@ def report(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
     if cfg.shuffle_labels:
         print("control: the labels are shuffled, nothing must be found")
     print(f"\n{table(summarise(outcomes))}\n")
+    if paired := differences(outcomes):
+        print(f"{paired_table(paired)}\n")
     print(f"{task.labels.metric} by chance: {task.labels.chance(task.splits.test):.3f}")
     if task.skipped:
         print(f"{len(task.skipped)} videos skipped (all are listed in probe.json):")

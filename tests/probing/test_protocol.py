@@ -11,8 +11,15 @@ from vjepa_wm.probing.cache import Features
 from vjepa_wm.probing.grid import Setting
 from vjepa_wm.probing.heads import AttentiveHead, LinearHead, RidgeHead
 from vjepa_wm.probing.labels import ClassLabels, StateLabels
-from vjepa_wm.probing.protocol import ProbeProtocol, Schedule
-from vjepa_wm.probing.results import draw, summarise, table
+from vjepa_wm.probing.protocol import Outcome, ProbeProtocol, Schedule
+from vjepa_wm.probing.results import (
+    as_json,
+    differences,
+    draw,
+    paired_table,
+    summarise,
+    table,
+)
 from vjepa_wm.probing.splits import Splits, check_shares, split_classes
 
 SHARES = {"validation_share": 0.2, "test_share": 0.3}
@@ -245,3 +252,60 @@ def test_schedules_that_train_nothing_are_refused(amounts: tuple[int, int, int])
 def test_a_schedule_counts_epochs_or_its_least() -> None:
     schedule = Schedule(epochs=20, min_steps=300, batch_size=64)
     assert schedule.steps(10) == 300 and schedule.steps(2100) == 20 * 33
+
+
+def outcome(encoder: str, draw: int, told: np.ndarray | None) -> Outcome:
+    scores = {"accuracy": 0.0 if told is None else float(told.mean())}
+    return Outcome(encoder, 10, draw, 20, None, 0.0, scores, told)
+
+
+def test_differences_are_those_of_the_same_clips() -> None:
+    """Two that miss the same clips differ for certain; two that miss others may not differ."""
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(size=(4, 200)) < 0.5
+    better = hard | (np.arange(200) < 20)
+    other = rng.uniform(size=(4, 200)) < 0.5
+    rows = {"first": better, "nested": hard, "other": other}
+    found = differences(
+        [outcome(name, i, row) for name, t in rows.items() for i, row in enumerate(t)]
+    )
+    assert [(d.encoder, d.beside, d.percent) for d in found] == [
+        ("first", "nested", 10),
+        ("first", "other", 10),
+    ]
+    nested, apart = found
+    assert nested.mean == pytest.approx((better.mean() - hard.mean()))
+    assert 0 < nested.interval[0] < nested.mean < nested.interval[1]
+    assert np.ptp(nested.interval) < 0.6 * np.ptp(apart.interval)
+    assert "first less that of each" in paired_table(found) and "+0.0" in paired_table(found)
+    same = differences([outcome(name, 0, hard[0]) for name in ("a", "b")])
+    assert same[0].mean == 0 and same[0].interval == (0, 0)
+
+
+def test_draws_that_disagree_widen_a_difference() -> None:
+    """Not the clips alone are drawn anew."""
+    up, down = np.ones(500, bool), np.zeros(500, bool)
+    rows = {"a": [up, down], "b": [down, down]}
+    found = differences(
+        [outcome(name, i, row) for name, t in rows.items() for i, row in enumerate(t)]
+    )
+    assert found[0].mean == 0.5 and found[0].interval == (0, 1)
+
+
+def test_states_are_neither_right_nor_wrong(states: StateLabels) -> None:
+    features = {name: hidden(TARGETS.values(states.sim_state)) for name in ("a", "b")}
+    found = protocol(ridge).run(features, states, SPLITS)
+    assert [each.told for each in found] == [None, None] and differences(found) == []
+
+
+def test_what_is_told_is_what_accuracy_counts(classes: ClassLabels) -> None:
+    """Of trained and of solved heads; files hold its differences and not every clip."""
+    features = {name: hidden(np.eye(3)[classes.labels]) for name in ("a", "b")}
+    for make_head in (attentive, ridge):
+        found = protocol(make_head).run(features, classes, SPLITS)
+        for each in found:
+            assert each.told.shape == SPLITS.test.shape
+            assert each.scores["accuracy"] == pytest.approx(each.told.mean())
+        written = as_json(found)
+        assert written["differences"][0]["mean"] == 0
+        assert all(row["told"] is None for row in written["outcomes"])

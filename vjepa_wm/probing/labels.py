@@ -59,6 +59,9 @@ class Labels(Protocol):
     def chance(self, rows: Rows) -> float:
         """The metric on some clips of always answering the same."""
 
+    def told(self, outputs: Tensor, rows: Rows) -> NDArray[np.bool_] | None:
+        """Which clips (M,) outputs (M, V) are right about; None where there is no right answer."""
+
 
 @dataclass(frozen=True)
 class ClassLabels:
@@ -99,6 +102,10 @@ class ClassLabels:
         """Share of the commonest class among some clips."""
         return float(np.bincount(self.labels[rows]).max() / len(rows))
 
+    def told(self, outputs: Tensor, rows: Rows) -> NDArray[np.bool_]:
+        """Which clips (M,) have their class first in outputs (M, V)."""
+        return outputs.argmax(dim=1).numpy() == self.labels[rows]
+
     def loss(self, outputs: Tensor, rows: Rows) -> Tensor:
         """Cross-entropy of each head (K,) on outputs (K, B, V) for clips (B,)."""
         wanted = torch.from_numpy(self.labels[rows]).to(outputs.device)
@@ -114,7 +121,7 @@ class ClassLabels:
     def scores(self, outputs: Tensor, rows: Rows) -> Scores:
         """Share of clips (M,) whose class is first; among the first five where there are more."""
         wanted = torch.from_numpy(self.labels[rows]).unsqueeze(1)
-        found = {ACCURACY: float((outputs.argmax(dim=1, keepdim=True) == wanted).float().mean())}
+        found = {ACCURACY: float(self.told(outputs, rows).mean())}
         if self.num_outputs > TOP:
             among = (outputs.topk(TOP, dim=1).indices == wanted).any(dim=1)
             found["top 5"] = float(among.float().mean())
@@ -162,6 +169,9 @@ class StateLabels:
     def chance(self, rows: Rows) -> float:
         """0: R2 of always answering the mean."""
         return 0.0
+
+    def told(self, outputs: Tensor, rows: Rows) -> None:
+        """A state is told more or less well."""
 
 
 @dataclass(frozen=True)

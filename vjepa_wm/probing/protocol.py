@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -68,6 +69,7 @@ class Outcome:
         setting: What it was trained with; None of a head that was solved.
         validation: The figure it was chosen by, on validation clips.
         scores: Its figures on test clips.
+        told: Which test clips it got right (M,); None where that is no question of right or wrong.
     """
 
     encoder: str
@@ -77,6 +79,7 @@ class Outcome:
     setting: Setting | None
     validation: float
     scores: Scores
+    told: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,13 @@ class ProbeProtocol:
         with progress(total=total, desc="train heads", unit="steps") as bar:
             for name, own in features.items():
                 for (percent, draw), rows in shown.items():
-                    setting, validation, scores = self._best_head(
+                    setting, validation, tested = self._best_head(
                         own, labels, splits._replace(train=rows), self._start(draw), bar
                     )
+                    scores = labels.coded(rows).scores(tested, splits.test)
+                    told = labels.told(tested, splits.test)
                     outcomes.append(
-                        Outcome(name, percent, draw, len(rows), setting, validation, scores)
+                        Outcome(name, percent, draw, len(rows), setting, validation, scores, told)
                     )
         return outcomes
 
@@ -172,8 +177,8 @@ class ProbeProtocol:
 
     def _best_head(
         self, features: Features, labels: Labels, splits: Splits, start: int, bar: tqdm
-    ) -> tuple[Setting | None, float, Scores]:
-        """Find a head on a share of the labels; its setting, validation figure and test scores."""
+    ) -> tuple[Setting | None, float, Tensor]:
+        """Find a head on a share of the labels; its setting, validation figure and test outputs."""
         head = self.make_head(features.width, labels.num_outputs)
         if isinstance(head, RidgeHead):
             return None, *self._solved(head, features, labels, splits, bar)
@@ -181,22 +186,23 @@ class ProbeProtocol:
 
     def _solved(
         self, head: RidgeHead, features: Features, labels: Labels, splits: Splits, bar: tqdm
-    ) -> tuple[float, Scores]:
-        """Solve a head; validation figure and test scores. Nothing is left to choose."""
+    ) -> tuple[float, Tensor]:
+        """Solve a head; validation figure and test outputs (M, V). Nothing is left to choose."""
         coding = labels.coded(splits.train)
         head.solve(features.take(splits.train), coding.values(splits.train))
         bar.update(1)
 
-        def scores(rows: Rows) -> Scores:
+        def outputs(rows: Rows) -> Tensor:
             parts = np.array_split(rows, math.ceil(len(rows) / self.schedule.batch_size))
-            return coding.scores(torch.cat([head(features.take(part)) for part in parts]), rows)
+            return torch.cat([head(features.take(part)) for part in parts])
 
-        return scores(splits.validation)[labels.metric], scores(splits.test)
+        validated = coding.scores(outputs(splits.validation), splits.validation)
+        return validated[labels.metric], outputs(splits.test)
 
     def _trained(
         self, features: Features, labels: Labels, splits: Splits, start: int, bar: tqdm
-    ) -> tuple[Setting, float, Scores]:
-        """Train a grid of heads; setting, validation figure and test scores of the best."""
+    ) -> tuple[Setting, float, Tensor]:
+        """Train a grid of heads; setting, validation figure and test outputs of the best."""
         grid = HeadGrid(
             lambda: self.make_head(features.width, labels.num_outputs),
             self.settings,
@@ -219,7 +225,7 @@ class ProbeProtocol:
         if figures[best] == -math.inf:
             raise SettingError("every head diverged: try smaller learning_rates")
         tested = grid.outputs(features.take, splits.test, batch_size=size)[best]
-        return grid.settings[best], figures[best], coding.scores(tested, splits.test)
+        return grid.settings[best], figures[best], tested
 
 
 def _figure(outputs: Tensor, coding: Coding, rows: Rows, metric: str) -> float:

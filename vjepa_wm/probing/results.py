@@ -1,19 +1,25 @@
-"""Outcomes of probes as a table, files and a chart."""
+"""Outcomes of probes as a table, files and a chart.
+
+Shapes: M test clips.
+"""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vjepa_wm.evaluation.charts import below, beside, curves
 from vjepa_wm.evaluation.statistics import mean_interval
 from vjepa_wm.files import atomic_path
+from vjepa_wm.probing.labels import ACCURACY
 from vjepa_wm.probing.protocol import Outcome
 
+RESAMPLES = 1000  # of the interval of a difference
 HIDDEN = "rmse"  # figures in units of their own are in the files alone
 CSV_COLUMNS = ("encoder", "percent", "draw", "clips", "metric", "value")
 CSV_COLUMNS += ("learning_rate", "weight_decay", "validation")
@@ -66,21 +72,85 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     return found
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How much more often the first encoder's heads are right than another's, clip by clip.
+
+    Attributes:
+        encoder: The first.
+        beside: The other.
+        percent: Share of the labels.
+        mean: Of the difference of both accuracies, over test clips and draws.
+        interval: Bootstrapped 95 % interval: other test clips and other draws both change it.
+    """
+
+    encoder: str
+    beside: str
+    percent: float
+    mean: float
+    interval: tuple[float, float]
+
+
+def differences(outcomes: Sequence[Outcome], *, seed: int = 0) -> list[Difference]:
+    """Hold the first encoder beside each other one, where heads are right or wrong about clips."""
+    told: dict[tuple[str, float], list[NDArray]] = {}
+    for outcome in outcomes:
+        if outcome.told is not None:
+            told.setdefault((outcome.encoder, outcome.percent), []).append(outcome.told)
+    found = []
+    for (other, percent), right in told.items():
+        encoder = outcomes[0].encoder
+        if other != encoder:
+            gained = np.stack(told[encoder, percent]).astype(float) - np.stack(right)  # (draws, M)
+            interval = _two_way_interval(gained, seed=seed)
+            found.append(Difference(encoder, other, percent, float(gained.mean()), interval))
+    return found
+
+
+def _two_way_interval(values: NDArray, *, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of values (draws, clips), both of which are drawn anew."""
+    rng = np.random.default_rng(seed)
+    rows, columns = values.shape
+    means = [
+        values[rng.integers(rows, size=rows)][:, rng.integers(columns, size=columns)].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_table(found: Sequence[Difference]) -> str:
+    """Lay differences out as text: a line per other encoder, a column per share."""
+    percents = _distinct([difference.percent for difference in found])
+    others = _distinct([difference.beside for difference in found])
+    cells = {(d.beside, d.percent): _interval(d.mean, d.interval, sign="+") for d in found}
+    title = f"{ACCURACY} of {found[0].encoder} less that of each, clip by clip"
+    return "\n".join([title, *_block(cells, others, percents)])
+
+
 def table(summaries: Sequence[Summary]) -> str:
     """Lay figures out as text: a block per figure, a line per encoder, a column per share."""
     percents = _distinct([summary.percent for summary in summaries])
     encoders = _distinct([summary.encoder for summary in summaries])
-    cells = {(s.metric, s.encoder, s.percent): _cell(s) for s in summaries}
-    width = max(len(name) for name in [*encoders, "labels"])
-    column = max(len(cell) for cell in cells.values()) + 2
-    head = "labels".ljust(width) + "".join(_percent(p).rjust(column) for p in percents)
     lines = []
     for metric in _shown(summaries):
-        lines += [metric, f"  {head}"]
-        for name in encoders:
-            row = "".join(cells[metric, name, percent].rjust(column) for percent in percents)
-            lines.append(f"  {name.ljust(width)}{row}")
+        own = [summary for summary in summaries if summary.metric == metric]
+        cells = {(s.encoder, s.percent): _interval(s.mean, s.interval) for s in own}
+        lines += [metric, *_block(cells, encoders, percents)]
     return "\n".join(lines)
+
+
+def _block(
+    cells: Mapping[tuple[str, float], str], names: Sequence[str], percents: Sequence[float]
+) -> list[str]:
+    """Lines of a table: a head, and a line per name."""
+    width = max(len(name) for name in [*names, "labels"])
+    column = max(len(cell) for cell in cells.values()) + 2
+    lines = ["  " + "labels".ljust(width) + "".join(_percent(p).rjust(column) for p in percents)]
+    for name in names:
+        row = "".join(cells[name, percent].rjust(column) for percent in percents)
+        lines.append(f"  {name.ljust(width)}{row}")
+    return lines
 
 
 def draw(summaries: Sequence[Summary]) -> Image.Image:
@@ -103,7 +173,8 @@ def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return everything about the outcomes, for a file."""
     return {
         "summaries": [asdict(summary) for summary in summarise(outcomes)],
-        "outcomes": [asdict(outcome) for outcome in outcomes],
+        "differences": [asdict(difference) for difference in differences(outcomes)],
+        "outcomes": [asdict(replace(outcome, told=None)) for outcome in outcomes],
     }
 
 
@@ -124,11 +195,11 @@ def _shown(summaries: Sequence[Summary]) -> list[str]:
     return [m for m in _distinct([s.metric for s in summaries]) if not m.startswith(HIDDEN)]
 
 
-def _cell(summary: Summary) -> str:
-    if summary.interval is None:
-        return f"{summary.mean:.3f}"
-    low, high = summary.interval
-    return f"{summary.mean:.3f} [{low:.3f}, {high:.3f}]"
+def _interval(mean: float, interval: tuple[float, float] | None, *, sign: str = "") -> str:
+    if interval is None:
+        return f"{mean:{sign}.3f}"
+    low, high = interval
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def _percent(percent: float) -> str:
