@@ -274,7 +274,7 @@ def test_differences_are_those_of_the_same_clips() -> None:
         ("first", "other", 10),
     ]
     nested, apart = found
-    assert nested.mean == pytest.approx((better.mean() - hard.mean()))
+    assert nested.mean == pytest.approx(better.mean() - hard.mean())
     assert 0 < nested.interval[0] < nested.mean < nested.interval[1]
     assert np.ptp(nested.interval) < 0.6 * np.ptp(apart.interval)
     assert "first less that of each" in paired_table(found) and "+0.0" in paired_table(found)
