@@ -65,6 +65,13 @@ def test_every_figure_is_made_printed_and_written(run, decoder: Path, capsys) ->
         assert all(finding["name"] in shown for finding in figure["findings"])
 
 
+def test_steps_of_several_actions_are_diagnosed(run, tmp_path: Path, decoder: Path) -> None:
+    """What is simulated is what is imagined: frames lie two recorded steps apart."""
+    model = tiny.save_world_model(tmp_path / "pairs", actions_per_step=2)
+    results = run(f"model={model}", f"decoder={decoder}")
+    assert set(results["figures"]) == set(diagnose.FIGURES) and results["skipped"] == {}
+
+
 def test_the_seed_decides_every_number(run) -> None:
     first, again, other = (run(f"seed={seed}", FEW)["figures"] for seed in (1, 1, 2))
     assert first == again

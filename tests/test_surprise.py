@@ -162,6 +162,13 @@ def test_bad_options_end_with_one_line(run, capsys, tmp_path, options: list[str]
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_skips_frames_is_refused(run, tmp_path: Path, capsys) -> None:
+    model = tiny.save_world_model(tmp_path / "pairs", actions_per_step=2)
+    with pytest.raises(SystemExit):
+        run(f"model={model}")
+    assert "wanted one that foresees every frame" in capsys.readouterr().err
+
+
 def test_episodes_that_are_not_there_are_refused(run, tmp_path: Path, capsys) -> None:
     tiny.moving_squares(tmp_path / "squares", episodes=4, length=9, size=64, frame_skip=2)
     with pytest.raises(SystemExit):

@@ -99,7 +99,7 @@ def integrator() -> LearnedIntegrator:
     return randomise(net).eval().requires_grad_(False)
 
 
-def save_world_model(folder: Path, *, action_dim: int = 2) -> Path:
+def save_world_model(folder: Path, *, action_dim: int = 2, actions_per_step: int = 1) -> Path:
     """Write a random world model of 64 px frames, as train_ac writes them.
 
     Without actions it has no metric. Frames become 4 tokens of width 24; it plans over at most 6
@@ -121,7 +121,7 @@ def save_world_model(folder: Path, *, action_dim: int = 2) -> Path:
         "predictor": {
             "latent_dim": VIT["embed_dim"],
             "grid": (2, 2),
-            "action_dim": action_dim,
+            "action_dim": actions_per_step * action_dim,
             **OmegaConf.load(CONFIGS / "predictor" / "tiny.yaml"),
         },
         "metric": None,
@@ -129,6 +129,7 @@ def save_world_model(folder: Path, *, action_dim: int = 2) -> Path:
             "low": (-1.0,) * action_dim,
             "high": (1.0,) * action_dim,
             "frame_skip": 2 if action_dim else 1,
+            "actions_per_step": actions_per_step,
         },
     }
     parts = {"predictor": randomise(ActionPredictor(**config["predictor"]))}

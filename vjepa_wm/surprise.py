@@ -96,11 +96,6 @@ def of_twins(cfg: DictConfig) -> None:
                 f"env.frame_skip: the world model was trained for "
                 f"{world_model.action_spec.frame_skip}, got {skip}"
             )
-        if world_model.action_spec.actions_per_step > 1:
-            raise SettingError(
-                f"model={cfg.model}: wanted one that foresees every frame, got one of "
-                f"{world_model.action_spec.actions_per_step} actions per step"
-            )
         warn_of_another_environment(cfg.model, cfg.env.id)
         random = random_encoder(world_model.encoder, seed=cfg.seed)
         (folder / SURPRISE_FILE).unlink(missing_ok=True)  # of other pictures than will be
@@ -308,8 +303,17 @@ def shipped_model(name: str) -> str:
 
 
 def load(cfg: DictConfig) -> WorldModel:
-    """Load the world model."""
-    return load_world_model(cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device)
+    """Load the world model, which must foresee every recorded frame."""
+    world_model = load_world_model(
+        cfg.model, encoder_checkpoint=cfg.encoder_checkpoint, device=cfg.device
+    )
+    count = world_model.action_spec.actions_per_step
+    if count > 1:
+        raise SettingError(
+            f"model: wanted one that foresees every frame, got {cfg.model}, whose steps are of "
+            f"{count} actions"
+        )
+    return world_model
 
 
 def load_watcher(cfg: DictConfig) -> WorldModel:
