@@ -361,9 +361,7 @@ def test_an_encoder_that_sees_nothing_here_is_told(caplog) -> None:
     assert "look alike to the encoder: standard deviation over frames 0.00" in caplog.text
 
 
-def test_steps_of_several_actions_are_trained_and_planned(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_steps_of_several_actions_are_trained_and_planned(trained: Path, tmp_path: Path) -> None:
     """Windows reach twice as far; who goes on must take as many actions per step."""
     options = ["actions_per_step=2", "predictor.max_frames=3", f"out={tmp_path}"]
     done = train(trained, "trainer.steps=2", *options)
