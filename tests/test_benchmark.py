@@ -166,7 +166,7 @@ def test_collecting_is_measured_with_one_and_two_workers(run, tmp_path: Path) ->
         (["rollout", "size=tini"], "unknown size 'tini'. Did you mean 'tiny'"),
         (["rollout", "horizons=[1,30]"], "frames were given to a predictor trained on 16"),
         (["encode", "backbone=tiny3"], "unknown published encoder 'tiny3'. Did you mean 'tiny2'"),
-        (["plan", "replan_every=3"], "replan_every must be between 1 and horizon 2"),
+        (["plan", "replan_every=3"], "replan_every must be between 1 and 2, the actions of a plan"),
         (["plan", "model=reachr"], "unknown world model 'reachr'. Did you mean 'reacher'"),
     ],
 )

@@ -212,7 +212,7 @@ def test_only_the_predictors_training_is_compiled_and_only_where_asked(
         device="cpu",
     )
     cfg = {"trainer": {}, "rollout_steps": 1, "rollout_weight": 0.0, "rollout_from": 1.0}
-    cfg |= {"change_weight": 0.0, "validation_windows": 2, "out": "runs/x"}
+    cfg |= {"change_weight": 0.0, "validation_windows": 2, "out": "runs/x", "actions_per_step": 1}
     for wanted in (False, True):
         train_ac.train_predictor(OmegaConf.create(cfg | {"compile": wanted}), world_model, cache)
         assert compiled == ([world_model.predictor] if wanted else [])
@@ -344,8 +344,8 @@ class LatentsOf:
         self.trajectories = SimpleNamespace(split=lambda: ([0], [1]))
         self._latents = latents
 
-    def windows(self, num_frames: int, *, episodes: list[int]) -> "LatentsOf":
-        assert (num_frames, episodes) in [(1, [0]), (1, [1])]
+    def windows(self, num_frames: int, *, stride: int, episodes: list[int]) -> "LatentsOf":
+        assert (num_frames, stride, episodes) in [(1, 1, [0]), (1, 1, [1])]
         return self
 
     def sample(self, rng: np.random.Generator, count: int) -> SimpleNamespace:

@@ -138,7 +138,7 @@ def test_image_size_is_the_environments_own(run, tmp_path: Path, capsys) -> None
         ("episodes=0", "episodes: wanted at least 1, got 0"),
         ("max_steps=0", "max_steps: wanted at least 1, got 0"),
         ("planner.horizon=9", "the predictor was trained on 6"),
-        ("replan_every=3", "replan_every must be between 1 and horizon 2, got 3"),
+        ("replan_every=3", "replan_every must be between 1 and 2, the actions of a plan, got 3"),
         ("planner.num_elites=99", "num_elites"),
         ("env.frame_skip=3", "was trained for other actions than env=reacher has"),
     ],
