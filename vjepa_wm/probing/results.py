@@ -93,13 +93,13 @@ class Difference:
 
 def differences(outcomes: Sequence[Outcome], *, seed: int = 0) -> list[Difference]:
     """Hold the first encoder beside each other one, where heads are right or wrong about clips."""
+    encoder = outcomes[0].encoder
     told: dict[tuple[str, float], list[NDArray]] = {}
     for outcome in outcomes:
         if outcome.told is not None:
             told.setdefault((outcome.encoder, outcome.percent), []).append(outcome.told)
     found = []
     for (other, percent), right in told.items():
-        encoder = outcomes[0].encoder
         if other != encoder:
             gained = np.stack(told[encoder, percent]).astype(float) - np.stack(right)  # (draws, M)
             interval = _two_way_interval(gained, seed=seed)
