@@ -148,6 +148,19 @@ def test_only_environments_with_frozen_tasks_are_measured_on_them(
     assert asked == ([wanted] if is_measured else [])
 
 
+@pytest.mark.parametrize(("max_frames", "told"), [(4, ["planner.horizon=4"]), (6, []), (8, [])])
+def test_a_shorter_predictor_is_planned_with_as_many_steps_as_it_has(
+    max_frames: int, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the six of the environment's planner the evaluation after a training would fail."""
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(evaluate, "run_verb", lambda *words: asked.append(words))
+    env = {"name": "push", "id": "envs:vjepa_wm/Push-v0", "image_size": 64, "frame_skip": 2}
+    cfg = {"env": env, "evaluation_episodes": 3, "device": "cpu", "out": "runs/x"}
+    evaluate.evaluate_trained(OmegaConf.create(cfg), "agent=mpc", max_frames=max_frames)
+    assert [word for word in asked[0] if word.startswith("planner")] == told
+
+
 def test_without_actions_it_foresees_and_plans_nothing(trained: Path, tmp_path: Path) -> None:
     """As of videos: no metric, no shuffled actions; what plans or clones refuses it."""
     tiny.moving_squares(

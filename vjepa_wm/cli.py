@@ -167,6 +167,12 @@ def run_verb(name: str, *options: str, threads: int | None = None, log: Path | N
     print(f"# {name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
 
 
+def config_of(name: str, *options: str) -> DictConfig:
+    """Return the config another verb gets from such options, without running it."""
+    with _configs():
+        return hydra.compose(name, overrides=list(options))
+
+
 def env_options(env: Mapping[str, Any]) -> list[str]:
     """What another verb is told of an environment: its name, and what is not as its file says.
 

@@ -27,7 +27,7 @@ from vjepa_wm.behaviour_cloning import (
 from vjepa_wm.benchmarks.figures import device_line
 from vjepa_wm.bounds import same_actions
 from vjepa_wm.checkpoint import load_checkpoint
-from vjepa_wm.cli import env_options, progress, reason_of, run_verb, verb
+from vjepa_wm.cli import config_of, env_options, progress, reason_of, run_verb, verb
 from vjepa_wm.decoder import Decoder, load_decoder
 from vjepa_wm.encoders.registry import shipped_folder
 from vjepa_wm.errors import DataError, UnknownNameError, VjepaWmError
@@ -112,7 +112,7 @@ def main(cfg: DictConfig) -> None:
     show(cfg, rows, budget)
 
 
-def evaluate_trained(cfg: DictConfig, *options: str) -> None:
+def evaluate_trained(cfg: DictConfig, *options: str, max_frames: int | None = None) -> None:
     """Measure what a training verb just trained, where its environment has frozen tasks.
 
     It is measured on tuning tasks: a figure that comes with every training is one to choose by.
@@ -120,15 +120,22 @@ def evaluate_trained(cfg: DictConfig, *options: str) -> None:
     Args:
         cfg: the training's options.
         options: what `evaluate` is told beside environment, number of episodes and folder.
+        max_frames: longest sequence its predictor was trained on; where the planner of the
+            environment looks farther ahead, it is told to look as far. None changes nothing.
     """
     if not cfg.evaluation_episodes:
         return
     if not has_frozen_tasks(cfg.env.name, cfg.env.id):
         print(f"not evaluated: there are no frozen tasks of {cfg.env.name} ({cfg.env.id})")
         return
+    named = env_options(cfg.env)
+    if max_frames is not None:
+        wanted = config_of("evaluate", *named)
+        longest = max_frames + 1 - wanted.context_len
+        options += (f"planner.horizon={longest}",) if wanted.planner.horizon > longest else ()
     run_verb(
         "evaluate",
-        *env_options(cfg.env),
+        *named,
         *options,
         f"device={cfg.device}",
         "tasks=tuning",

@@ -118,7 +118,7 @@ def warn_of_another_environment(name_or_path: str | Path, env_id: str) -> None:
 
 
 def _load_metric(loaded: Checkpoint, device: str | torch.device) -> TemporalMetric | None:
-    """What counts model steps, where there are actions to plan."""
+    """What counts recorded steps, where there are actions to plan."""
     if loaded.config["metric"] is None:
         return None
     metric = TemporalMetric(**loaded.config["metric"])

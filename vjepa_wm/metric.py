@@ -1,4 +1,6 @@
-"""The learned temporal metric: how many model steps two frames are apart.
+"""The learned temporal metric: how many recorded steps two frames are apart.
+
+A model step is one of them, or `actions_per_step`.
 
 Raw latent distance goes flat once an object has moved by about a patch: from there on it no longer
 says which of two frames is nearer to the goal. Time apart keeps growing, and trajectories give it
@@ -13,14 +15,13 @@ from torch.nn import functional as F
 
 from vjepa_wm.errors import SettingError
 
-EMBED_SCALE = (
-    15.0  # model steps per unit of the head's output, so that it starts at a sensible size
-)
+# Recorded steps per unit of the head's output, so that it starts at a sensible size
+EMBED_SCALE = 15.0
 UNMEASURED_STEP = 0.1  # squared_step of models from before it was recorded
 
 
 class TemporalMetric(nn.Module):
-    """Embeds a frame's latents so that Euclidean distance counts model steps.
+    """Embeds a frame's latents so that Euclidean distance counts recorded steps.
 
     Args:
         latent_dim: width D of latents.
@@ -28,7 +29,7 @@ class TemporalMetric(nn.Module):
         hidden_dim: width of the hidden layer.
         embed_dim: width K of the embedding.
         max_steps: unrelated frames are pushed apart up to here.
-        squared_step: mean squared difference of latents one model step apart, over the
+        squared_step: mean squared difference of latents one recorded step apart, over the
             trajectories: what squared latent distance is measured in beside this metric.
 
     Raises:
@@ -54,12 +55,12 @@ class TemporalMetric(nn.Module):
         self.out = nn.Linear(hidden_dim, embed_dim)
 
     def embed(self, latents: Tensor) -> Tensor:
-        """Embed latents (..., P, D) to (..., K); distances are in model steps."""
+        """Embed latents (..., P, D) to (..., K); distances are in recorded steps."""
         x = latents.flatten(-2).to(self.hidden.weight.dtype)
         return self.out(F.gelu(self.hidden(x))).float() * EMBED_SCALE
 
     def forward(self, latents: Tensor, other: Tensor) -> Tensor:
-        """Distance in model steps between frames (..., P, D), broadcast; returns (...)."""
+        """Distance in recorded steps between frames (..., P, D), broadcast; returns (...)."""
         return (self.embed(latents) - self.embed(other)).norm(dim=-1)
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ from vjepa_wm.probing.grid import Setting
 from vjepa_wm.probing.labels import ClassLabels, Labels
 from vjepa_wm.probing.protocol import Outcome, ProbeProtocol, Schedule
 from vjepa_wm.probing.results import (
+    Difference,
     as_json,
     differences,
     draw,
@@ -82,8 +83,9 @@ def main(cfg: DictConfig) -> None:
     if cfg.shuffle_labels:
         labels = labels.shuffled(task.splits, np.random.default_rng(cfg.seed))
     outcomes = protocol.run(task.features, labels, task.splits, progress=progress)
-    write_results(cfg, task, outcomes)
-    report(cfg, task, outcomes)
+    paired = differences(outcomes)
+    write_results(cfg, task, outcomes, paired)
+    report(cfg, task, outcomes, paired)
 
 
 def build_protocol(cfg: DictConfig) -> ProbeProtocol:
@@ -213,10 +215,12 @@ def encode(
     }
 
 
-def write_results(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
+def write_results(
+    cfg: DictConfig, task: Task, outcomes: list[Outcome], paired: list[Difference]
+) -> None:
     """Write all numbers to a JSON and a CSV file, and draw them."""
     results = {
-        **as_json(outcomes),
+        **as_json(outcomes, paired),
         "chance": task.labels.chance(task.splits.test),
         "clips": {name: len(rows) for name, rows in task.splits._asdict().items()},
         "clips_digest": task.clips.digest,
@@ -231,7 +235,9 @@ def write_results(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
         draw(summarise(outcomes)).save(temporary)
 
 
-def report(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
+def report(
+    cfg: DictConfig, task: Task, outcomes: list[Outcome], paired: list[Difference]
+) -> None:
     """Print the table, what it was measured on and what was left out."""
     source = cfg.data if cfg.videos is None else cfg.videos
     source = source if cfg.label is None else f"{source}, {cfg.label}"
@@ -241,7 +247,7 @@ def report(cfg: DictConfig, task: Task, outcomes: list[Outcome]) -> None:
     if cfg.shuffle_labels:
         print("control: the labels are shuffled, nothing must be found")
     print(f"\n{table(summarise(outcomes))}\n")
-    if paired := differences(outcomes):
+    if paired:
         print(f"{paired_table(paired)}\n")
     print(f"{task.labels.metric} by chance: {task.labels.chance(task.splits.test):.3f}")
     if task.skipped:

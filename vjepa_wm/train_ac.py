@@ -88,7 +88,8 @@ def main(cfg: DictConfig) -> None:
     }
     save_world_model(cfg, world_model, trajectories, settings, figures)
     report(Path(cfg.out), figures)
-    evaluate_trained(cfg, f"model={cfg.out}", "agent=mpc")
+    max_frames = cfg.predictor.max_frames
+    evaluate_trained(cfg, f"model={cfg.out}", "agent=mpc", max_frames=max_frames)
 
 
 def check_inputs(cfg: DictConfig, trajectories: Trajectories, encoder: FrozenEncoder) -> None:

@@ -101,7 +101,7 @@ class WorldModel(nn.Module):
         encoder: pixels to latents.
         predictor: latents and actions to the next latents.
         action_spec: the actions it understands.
-        metric: counts model steps between latents, if one was trained.
+        metric: counts recorded steps between latents, if one was trained.
         integrate: moves the observed proprio along candidates, where the predictor takes proprio.
         memory_mb: most working memory of a rollout in megabytes; candidates are imagined in chunks
             that fit. Results do not depend on it. None is 64 on a CPU, and on a GPU a quarter of

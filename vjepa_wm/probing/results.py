@@ -5,7 +5,7 @@ Shapes: M test clips.
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +169,13 @@ def draw(summaries: Sequence[Summary]) -> Image.Image:
     return below([beside(charts[i : i + 2]) for i in range(0, len(charts), 2)])
 
 
-def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return everything about the outcomes, for a file."""
+def as_json(outcomes: Sequence[Outcome], paired: Sequence[Difference]) -> dict[str, Any]:
+    """Return the outcomes and their differences for a file, but for who was right about which."""
+    rows = [asdict(outcome) for outcome in outcomes]
     return {
         "summaries": [asdict(summary) for summary in summarise(outcomes)],
-        "differences": [asdict(difference) for difference in differences(outcomes)],
-        "outcomes": [asdict(replace(outcome, told=None)) for outcome in outcomes],
+        "differences": [asdict(difference) for difference in paired],
+        "outcomes": [{name: row[name] for name in row if name != "told"} for row in rows],
     }
 
 
