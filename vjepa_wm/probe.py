@@ -235,9 +235,7 @@ def write_results(
         draw(summarise(outcomes)).save(temporary)
 
 
-def report(
-    cfg: DictConfig, task: Task, outcomes: list[Outcome], paired: list[Difference]
-) -> None:
+def report(cfg: DictConfig, task: Task, outcomes: list[Outcome], paired: list[Difference]) -> None:
     """Print the table, what it was measured on and what was left out."""
     source = cfg.data if cfg.videos is None else cfg.videos
     source = source if cfg.label is None else f"{source}, {cfg.label}"
