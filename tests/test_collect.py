@@ -47,12 +47,22 @@ def test_the_last_line_says_what_was_made(tmp_path: Path) -> None:
     )
     assert good.returncode == 0
     assert good.stdout.startswith(f"{tmp_path / 'a'}: 12 episodes, 132 frames")
+    assert "the environment ended" not in good.stdout
     bad = subprocess.run(
         command(tmp_path / "b", "Failing", 1), cwd=ROOT, capture_output=True, text=True
     )
     assert bad.returncode == 2
     assert "fell off the table" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+def test_episodes_that_end_early_are_counted(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path, "Foreign", 1), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lengths = Trajectories.open(tmp_path).lengths
+    assert (lengths < 11).any()
+    assert f"the environment ended {(lengths < 11).sum()} of 12 episodes" in done.stdout
 
 
 def test_gymnasiums_own_environments_are_collected_without_a_screen(tmp_path: Path) -> None:

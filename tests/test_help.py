@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import hydra
@@ -86,3 +88,12 @@ def test_a_default_that_follows_another_option_is_shown_with_its_own(capsys, mon
     shown = capsys.readouterr().out
     assert "default that of env, push." in shown
     assert "noise_beta: 2.0" in shown
+
+
+def test_help_may_be_cut_off() -> None:
+    """By `head`, say: as with any program, no traceback follows."""
+    command = [sys.executable, "-m", "vjepa_wm.train_ac", "--help"]
+    shown = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shown.stdout.close()
+    assert shown.stderr.read() == b""
+    assert shown.wait() == 0

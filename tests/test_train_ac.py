@@ -198,6 +198,32 @@ def test_episodes_too_short_for_the_metric_are_found_out_first(trained: Path) ->
         require_lengths(trajectories, {"metric_frames": longest + 1})
 
 
+def test_episodes_that_are_left_out_are_counted(trained: Path, caplog) -> None:
+    trajectories = Trajectories.open(trained / "data")
+    require_lengths(trajectories, {"metric_frames": int(trajectories.lengths.min())})
+    assert not caplog.records
+    trajectories.lengths = trajectories.lengths.copy()
+    trajectories.lengths[:3] = 2
+    require_lengths(trajectories, {"metric_frames": 20})
+    [record] = caplog.records
+    assert f"3 of {trajectories.num_episodes} episodes" in record.message
+    assert "shorter than the 20 frames that metric_frames asks for" in record.message
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_what_was_never_trained_is_kept_only_where_it_was_before(
+    start: bool, trained: Path, tmp_path: Path
+) -> None:
+    """The untrained predictor copies the last frame, which a short training may not beat."""
+    options = [f"start_from={trained}/run"] if start else []
+    rate = "trainer.learning_rate=1"  # makes it worse than it was
+    done = train(trained, *options, rate, "trainer.steps=1", f"out={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    kept = load_checkpoint(tmp_path / "run").config["figures"]["predictor"]["step"]
+    assert kept == (0 if start else 1)
+    assert f"the predictor kept is that of step {kept}" in done.stdout
+
+
 def test_a_single_episode_holds_none_out(tmp_path: Path) -> None:
     tiny.moving_squares(tmp_path, episodes=1, length=24, size=16)
     with pytest.raises(DataError, match="holds 1 episode: wanted at least two"):
@@ -226,6 +252,7 @@ def test_only_the_predictors_training_is_compiled_and_only_where_asked(
     )
     cfg = {"trainer": {}, "rollout_steps": 1, "rollout_weight": 0.0, "rollout_from": 1.0}
     cfg |= {"change_weight": 0.0, "validation_windows": 2, "out": "runs/x", "actions_per_step": 1}
+    cfg |= {"start_from": None}
     for wanted in (False, True):
         train_ac.train_predictor(OmegaConf.create(cfg | {"compile": wanted}), world_model, cache)
         assert compiled == ([world_model.predictor] if wanted else [])

@@ -68,7 +68,7 @@ def verb(
             if unknown:
                 _fail(f"unknown flag {unknown[0]}; options are written key=value, see --help")
             if arguments.help:
-                print(help_text(config_name, function.__doc__ or ""))
+                _show(help_text(config_name, function.__doc__ or ""))
                 return
             if arguments.config_name is None and arguments.config_path is None:
                 overrides = arguments.overrides
@@ -217,6 +217,14 @@ def _check_device(cfg: DictConfig) -> None:
         from vjepa_wm.precision import check_device  # loads torch, which not every verb needs
 
         check_device(cfg.device)
+
+
+def _show(text: str) -> None:
+    """Print, also to what does not read to the end, such as `head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> None:

@@ -7,6 +7,7 @@ python -m vjepa_wm.collect corpus=play hours=0.5
 import math
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from vjepa_wm.cli import progress, verb
@@ -33,8 +34,22 @@ def main(cfg: DictConfig) -> None:
         f"{result.total_bytes / 1e9:.3f} GB; recorded {result.frames} frames in "
         f"{result.seconds:.1f} s ({rate:.0f} frames/s, {workers} workers)"
     )
+    report_lengths(Path(cfg.out), settings.steps)
     report_proprio(Path(cfg.out))
     report_truth(Path(cfg.out))
+
+
+def report_lengths(folder: Path, steps: int) -> None:
+    """Say how many episodes the environment ended before their steps were over."""
+    lengths = Trajectories.open(folder).lengths
+    ended = int((lengths < steps + 1).sum())
+    if ended:
+        print(
+            f"the environment ended {ended} of {len(lengths)} episodes before their {steps} steps "
+            f"(shortest {lengths.min() - 1}, median {np.median(lengths) - 1:g} steps); training "
+            "leaves out what is too short. Where reaching a goal ends them, see may_lack_goal in "
+            "docs/your_environment.md"
+        )
 
 
 def report_proprio(folder: Path) -> None:

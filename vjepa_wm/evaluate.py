@@ -338,9 +338,11 @@ def check_actions(spec: ActionSpec, cfg: DictConfig, space: spaces.Box, trained:
     wanted = (tuple(space.low.tolist()), tuple(space.high.tolist()), cfg.env.frame_skip)
     found = (spec.low, spec.high, spec.frame_skip)
     if not same_actions(found, wanted):
+        named = zip(("low", "high", "frame_skip"), wanted, found, strict=True)
+        faults = [f"{name}: wanted {want}, got {got}" for name, want, got in named if want != got]
         raise DataError(
             f"{trained} was trained for other actions than env={cfg.env.name} has: "
-            f"low, high, frame_skip: wanted {wanted}, got {found}"
+            + "; ".join(faults)
         )
 
 

@@ -81,6 +81,7 @@ def load_world_model(
         CheckpointError: a file or folder is not to be had, incomplete, damaged or of something
             else, or its encoder is not to be found; every tensor that does not fit is listed.
     """
+    resolved = resolve_dtype(dtype, device)  # first: it refuses a device that is not there
     if name_or_path in PREDICTORS:
         return _load_vjepa2_ac(
             str(name_or_path),
@@ -99,7 +100,7 @@ def load_world_model(
             device=device,
             dtype=dtype,
         ),
-        predictor.to(device, resolve_dtype(dtype, device)).eval().requires_grad_(False),
+        predictor.to(device, resolved).eval().requires_grad_(False),
         action_spec=ActionSpec(**loaded.config["action_spec"]),
         metric=_load_metric(loaded, device),
         integrate=_load_integrator(loaded, device),

@@ -268,6 +268,8 @@ def open_world_model(name_or_path: str | Path, checkpoint: str | Path | None) ->
     """
     is_shipped = name_or_path in SHIPPED
     if not is_shipped and not Path(name_or_path).is_dir():
+        if len(Path(name_or_path).parts) > 1:
+            raise CheckpointError(f"no folder {name_or_path}: train_ac writes one when it is done")
         raise UnknownNameError("world model", str(name_or_path), (*SHIPPED, *PREDICTORS))
     if checkpoint is None:
         checkpoint = shipped_folder(str(name_or_path)) if is_shipped else name_or_path

@@ -237,7 +237,14 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
         )
 
     folder = Path(cfg.out) / "predictor"
-    figures = trainer.fit(predictor, loss, folder=folder, validate=validate, select="rollout_error")
+    figures = trainer.fit(
+        predictor,
+        loss,
+        folder=folder,
+        validate=validate,
+        select="rollout_error",
+        keep_untrained=cfg.start_from is not None,
+    )
     if "action_ratio" in figures and figures["action_ratio"] < ACTION_RATIO_FLOOR:
         logger.warning(
             "the predictor still ignores actions: with another window's actions its one-step error "
@@ -306,7 +313,12 @@ def train_integrator(
 
     folder = Path(cfg.out) / "integrator"
     figures = trainer.fit(
-        integrator, loss, folder=folder, validate=validate, select="held_out_error"
+        integrator,
+        loss,
+        folder=folder,
+        validate=validate,
+        select="held_out_error",
+        keep_untrained=cfg.start_from is not None,
     )
     if figures["held_out_error"] >= figures["copy_error"]:
         logger.warning(
@@ -383,6 +395,7 @@ def report(out: Path, figures: dict[str, Logs]) -> None:
     row = figures["predictor"]
     horizons = sum(name.endswith("_true") for name in row)
     print("\nopen-loop error per horizon, held-out episodes (L1 on latents)")
+    print(f"the predictor kept is that of step {row['step']}, by its rollout error")
     columns = [name for name in ("true", "shuffled", "copy") if f"h1_{name}" in row]
     print(" ".join(f"{name:>8}" for name in ("horizon", *columns)))
     for k in range(1, horizons + 1):

@@ -179,13 +179,25 @@ def test_proprio_that_is_no_vector_is_named() -> None:
             recorder._look(obs)
 
 
-def test_what_cannot_be_drawn_says_what_to_install(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            gymnasium.error.DependencyNotInstalled("pygame is not installed"),
+            "cannot be drawn: pygame is not installed",
+        ),
+        (NotImplementedError(), "gives no pictures: wanted an observation with 'pixels'"),
+    ],
+)
+def test_what_cannot_be_drawn_says_what_is_wanted(
+    error: Exception, message: str, monkeypatch
+) -> None:
     def render(env: gymnasium.Env) -> None:
-        raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+        raise error
 
     recorder = Recorder(f"{MODULE}:fake/Foreign-v0", image_size=8)
     monkeypatch.setattr(type(recorder.env.unwrapped), "render", render)
-    with pytest.raises(DataError, match="cannot be drawn: pygame is not installed"):
+    with pytest.raises(DataError, match=message):
         recorder.episode(np.random.SeedSequence(0), steps=2)
 
 

@@ -217,6 +217,12 @@ def test_bounds_are_taken_as_spaces_give_them(tmp_path: Path) -> None:
         episode = make_episode(3)
         writer.add(episode._replace(pixels=list(episode.pixels), actions=episode.actions.tolist()))
     assert Trajectories.open(tmp_path / "x").num_episodes == 1
-    for wrong, said in ({"image_size": 64}, "a list"), ({"image_size": (64,)}, "height and width"):
+    for wrong, said in (
+        ({"image_size": 64}, "a list"),
+        ({"image_size": (64,)}, "height and width"),
+        ({"fps": float("nan")}, "fps: wanted a number above 0, got nan"),
+        ({"fps": 0}, "fps: wanted a number above 0"),
+        ({"frame_skip": 0}, "frame_skip: wanted at least 1, got 0"),
+    ):
         with pytest.raises(DataError, match=said):
             dataclasses.replace(META, **wrong)

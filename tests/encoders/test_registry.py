@@ -10,6 +10,7 @@ from vjepa_wm.checkpoint import save_checkpoint
 from vjepa_wm.encoders.registry import load_encoder
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
+from vjepa_wm.loading import load_world_model
 
 
 def config(**changes: object) -> dict:
@@ -44,6 +45,16 @@ def test_the_dtype_is_that_of_the_weights(folder: Path, dtype: str, wanted: torc
     assert {p.dtype for p in encoder.parameters()} == {wanted}
     with pytest.raises(ValueError, match="must be auto, bf16 or fp32, got 'fp16'"):
         load_encoder("any", folder, dtype="fp16")
+
+
+@pytest.mark.parametrize("name", ["compact", "any"])
+def test_a_device_that_is_not_there_is_refused_with_those_there_are(
+    name: str, folder: Path
+) -> None:
+    with pytest.raises(SettingError, match="no device 'gpu' here, wanted one of: cpu"):
+        load_encoder(name, folder, device="gpu")
+    with pytest.raises(SettingError, match="no device 'gpu' here, wanted one of: cpu"):
+        load_world_model("push", device="gpu")
 
 
 def test_an_unknown_encoder_names_the_nearest() -> None:

@@ -298,6 +298,34 @@ def test_states_are_neither_right_nor_wrong(states: StateLabels) -> None:
     assert [each.told for each in found] == [None, None] and differences(found) == []
 
 
+def test_shares_that_are_the_same_clips_are_trained_on_once(classes: ClassLabels) -> None:
+    """Of 140 clips of three classes 0.1 and 1 % are one clip of each."""
+    features = {"a": hidden(np.eye(3)[classes.labels])}
+    seen: list[int] = []
+
+    def head(width: int, num_outputs: int) -> RidgeHead:
+        seen.append(1)
+        return ridge(width, num_outputs)
+
+    few = protocol(head, percents=[0.1, 1, 10], draws=2).run(features, classes, SPLITS)
+    assert len(seen) == 1 + 2 * 2  # one is made to look at
+    alone = protocol(ridge, percents=[1], draws=2).run(features, classes, SPLITS)
+    assert [each.percent for each in few] == [0.1, 0.1, 1, 1, 10, 10]
+    for merged in (few[:2], few[2:4]):
+        assert [each.clips for each in merged] == [3, 3]
+        assert [each.scores for each in merged] == [each.scores for each in alone]
+
+
+def test_an_interval_of_shares_ends_where_shares_do() -> None:
+    """Student's of two draws is wide; that of R2 may end below 0."""
+    for metric, interval in (("accuracy", (0.0, 1.0)), ("mean R2", (-4.583, 5.583))):
+        rows = [
+            Outcome("a", 10, draw, 3, None, value, {metric: value})
+            for draw, value in enumerate((0.1, 0.9))
+        ]
+        assert summarise(rows)[0].interval == pytest.approx(interval, abs=0.01)
+
+
 def test_what_is_told_is_what_accuracy_counts(classes: ClassLabels) -> None:
     """Of trained and of solved heads; files hold its differences and not every clip."""
     features = {name: hidden(np.eye(3)[classes.labels]) for name in ("a", "b")}

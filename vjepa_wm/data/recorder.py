@@ -168,7 +168,7 @@ class Recorder:
         """Describe what this recorder records."""
         obs, _ = self.env.reset(seed=seed)
         _, proprio, sim_state = self._look(obs)
-        rate = self.env.metadata.get("render_fps", 1)
+        rate = self.env.metadata.get("render_fps") or 1
         has_meaning = hasattr(self._told, "action_meaning")
         return TrajectoryMeta(
             env_id=self.env_id,
@@ -274,6 +274,11 @@ def _rendered(env: gymnasium.Env) -> np.ndarray | None:
         return env.render()
     except gymnasium.error.DependencyNotInstalled as error:
         raise DataError(f"{env.spec.id} cannot be drawn: {error}") from error
+    except NotImplementedError as error:
+        raise DataError(
+            f"{env.spec.id} gives no pictures: wanted an observation with 'pixels', one that is a "
+            "picture, or a render() that returns one"
+        ) from error
 
 
 def _as_vector(proprio: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ A folder of your own recordings takes ten lines:
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -75,7 +76,7 @@ class TrajectoryMeta:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        """Take arrays and lists as tuples; refuse bounds that contradict each other."""
+        """Take arrays and lists as tuples; refuse what nobody could read afterwards."""
         for name, kind in (("image_size", int), ("action_low", float), ("action_high", float)):
             given = getattr(self, name)
             if np.ndim(given) != 1:
@@ -83,6 +84,10 @@ class TrajectoryMeta:
             object.__setattr__(self, name, tuple(kind(value) for value in given))
         if len(self.image_size) != 2:
             raise DataError(f"image_size: wanted height and width, got {self.image_size}")
+        if not 0 < self.fps < math.inf:
+            raise DataError(f"fps: wanted a number above 0, got {self.fps}")
+        if self.frame_skip < 1:
+            raise DataError(f"frame_skip: wanted at least 1, got {self.frame_skip}")
         low, high = np.asarray(self.action_low), np.asarray(self.action_high)
         if low.shape != high.shape or not (low < high).all():
             raise DataError(
@@ -240,6 +245,12 @@ class Trajectories:
             DataError: Naming the file that is missing, cut off or contradicts another.
         """
         return cls(Path(folder), TrajectoryMeta.read(folder))
+
+    def __repr__(self) -> str:
+        """Name the folder and how much is in it."""
+        return (
+            f"Trajectories({self.folder}: {self.num_episodes} episodes, {self.num_frames} frames)"
+        )
 
     @property
     def num_episodes(self) -> int:

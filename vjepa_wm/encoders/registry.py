@@ -21,7 +21,7 @@ from vjepa_wm.encoders.published import (
 from vjepa_wm.encoders.vit import VideoViT
 from vjepa_wm.errors import CheckpointError, SettingError, UnknownNameError
 from vjepa_wm.files import digest, read_json
-from vjepa_wm.precision import resolve_dtype
+from vjepa_wm.precision import check_device, resolve_dtype
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +69,9 @@ def load_encoder(
     Raises:
         UnknownNameError: there is no such encoder; the nearest names are given.
         CheckpointError: the file is not to be had, incomplete, damaged or of something else.
-        SettingError: an option does not go with this kind of encoder.
+        SettingError: an option does not go with this kind of encoder, or there is no such device.
     """
+    check_device(device)
     options = {
         "device": device,
         "dtype": dtype,

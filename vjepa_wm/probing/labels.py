@@ -20,6 +20,8 @@ Scores = dict[str, float]
 
 TOP = 5  # classes among which the true one may be, beside the first
 ACCURACY = "accuracy"
+AMONG_FIRST = f"top {TOP}"
+SHARES = (ACCURACY, AMONG_FIRST)  # figures that are shares of the clips
 MEAN_R2 = "R2 mean"
 
 
@@ -124,7 +126,7 @@ class ClassLabels:
         found = {ACCURACY: float(self.told(outputs, rows).mean())}
         if self.num_outputs > TOP:
             among = (outputs.topk(TOP, dim=1).indices == wanted).any(dim=1)
-            found["top 5"] = float(among.float().mean())
+            found[AMONG_FIRST] = float(among.float().mean())
         return found
 
 

@@ -153,21 +153,30 @@ class ProbeProtocol:
             most = max(len(rows) for rows in shown.values())
             for head, own in zip(heads, features.values(), strict=True):
                 head.check_memory(most, own.numbers)
-        steps = [1 if is_solved else self.schedule.steps(len(rows)) for rows in shown.values()]
+        # Of few clips small shares are the same ones: those of a draw are part of one another
+        different = {(draw, len(rows)): rows for (_, draw), rows in shown.items()}
+        steps = [1 if is_solved else self.schedule.steps(len(rows)) for rows in different.values()]
         total = len(features) * sum(steps)
         outcomes = []
         with progress(total=total, desc="train heads", unit="steps") as bar:
             for name, own in features.items():
-                for (percent, draw), rows in shown.items():
-                    setting, validation, tested = self._best_head(
-                        own, labels, splits._replace(train=rows), self._start(draw), bar
-                    )
-                    scores = labels.coded(rows).scores(tested, splits.test)
-                    told = labels.told(tested, splits.test)
-                    outcomes.append(
-                        Outcome(name, percent, draw, len(rows), setting, validation, scores, told)
-                    )
+                told = {
+                    (draw, count): self._told(own, labels, splits._replace(train=rows), draw, bar)
+                    for (draw, count), rows in different.items()
+                }
+                outcomes += [
+                    Outcome(name, percent, draw, len(rows), *told[draw, len(rows)])
+                    for (percent, draw), rows in shown.items()
+                ]
         return outcomes
+
+    def _told(
+        self, own: Features, labels: Labels, splits: Splits, draw: int, bar: tqdm
+    ) -> tuple[Setting | None, float, Scores, NDArray[np.bool_] | None]:
+        """What the best head of these labels tells of the test clips: the end of an `Outcome`."""
+        setting, validation, tested = self._best_head(own, labels, splits, self._start(draw), bar)
+        scores = labels.coded(splits.train).scores(tested, splits.test)
+        return setting, validation, scores, labels.told(tested, splits.test)
 
     def _shown(self, labels: Labels, rows: Rows, percent: float, draw: int) -> Rows:
         return labels.draw(rows, percent / 100, np.random.default_rng(self._start(draw)))

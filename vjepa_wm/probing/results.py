@@ -16,7 +16,7 @@ from PIL import Image
 from vjepa_wm.evaluation.charts import below, beside, curves
 from vjepa_wm.evaluation.statistics import mean_interval
 from vjepa_wm.files import atomic_path
-from vjepa_wm.probing.labels import ACCURACY
+from vjepa_wm.probing.labels import ACCURACY, SHARES
 from vjepa_wm.probing.protocol import Outcome
 
 RESAMPLES = 1000  # of the interval of a difference
@@ -65,11 +65,17 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
                     clips=float(np.mean([outcome.clips for outcome in own])),
                     metric=metric,
                     mean=float(np.mean(values)),
-                    interval=mean_interval(values) if len(values) > 1 else None,
+                    interval=_mean_interval(values, metric) if len(values) > 1 else None,
                     draws=len(values),
                 )
             )
     return found
+
+
+def _mean_interval(values: Sequence[float], metric: str) -> tuple[float, float]:
+    """Student's interval; that of a share ends where shares do."""
+    low, high = mean_interval(values)
+    return (max(low, 0.0), min(high, 1.0)) if metric in SHARES else (low, high)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _check_name(folder: str | Path, env: Mapping[str, Any]) -> None:
 
 
 def require_lengths(trajectories: Trajectories, wanted: Mapping[str, int]) -> None:
-    """Refuse trajectories in which no episode is long enough, before hours are spent.
+    """Refuse trajectories in which no episode is long enough, and warn of those left out.
 
     Args:
         trajectories: of which the training and the held-out episodes are looked at.
@@ -120,6 +120,17 @@ def require_lengths(trajectories: Trajectories, wanted: Mapping[str, int]) -> No
                     f"{option} asks for pieces of {frames} frames, the longest of {len(episodes)} "
                     f"episodes has {longest}: give {option} a smaller value, or record longer ones"
                 )
+        short = int((trajectories.lengths < frames).sum())
+        if short:
+            logger.warning(
+                "%d of %d episodes of %s are left out, being shorter than the %d frames that %s "
+                "asks for",
+                short,
+                trajectories.num_episodes,
+                trajectories.folder,
+                frames,
+                option,
+            )
 
 
 def open_latents(
