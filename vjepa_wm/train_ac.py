@@ -8,6 +8,7 @@ integrator_trainer.steps=10
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ from vjepa_wm.training.inputs import (
     split_windows,
 )
 from vjepa_wm.training.spread import spread, squared_step
-from vjepa_wm.training.trainer import Logs, Trainer
+from vjepa_wm.training.trainer import Logs, LossFn, Trainer
 from vjepa_wm.training.warm_start import open_start, start_from
 from vjepa_wm.world_model import ActionSpec, WorldModel
 
@@ -236,14 +237,8 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
             world_model, validation, context_len=cfg.context_len, device=cfg.device
         )
 
-    folder = Path(cfg.out) / "predictor"
-    figures = trainer.fit(
-        predictor,
-        loss,
-        folder=folder,
-        validate=validate,
-        select="rollout_error",
-        keep_untrained=cfg.start_from is not None,
+    figures = fit(
+        cfg, "predictor", trainer, predictor, loss, validate=validate, select="rollout_error"
     )
     if "action_ratio" in figures and figures["action_ratio"] < ACTION_RATIO_FLOOR:
         logger.warning(
@@ -253,6 +248,27 @@ def train_predictor(cfg: DictConfig, world_model: WorldModel, cache: LatentCache
             ACTION_RATIO_FLOOR,
         )
     return figures
+
+
+def fit(
+    cfg: DictConfig,
+    name: str,
+    trainer: Trainer,
+    module: nn.Module,
+    loss: LossFn,
+    *,
+    validate: Callable[[], Logs],
+    select: str,
+) -> Logs:
+    """Train a part in its folder of the run; as it came it is kept only where it was trained."""
+    return trainer.fit(
+        module,
+        loss,
+        folder=Path(cfg.out) / name,
+        validate=validate,
+        select=select,
+        keep_untrained=cfg.start_from is not None,
+    )
 
 
 def validation_figures(
@@ -311,14 +327,8 @@ def train_integrator(
         rolled = integrator.errors(proprio, actions)
         return {"held_out_error": float(rolled.mean()), "copy_error": float(still.mean())}
 
-    folder = Path(cfg.out) / "integrator"
-    figures = trainer.fit(
-        integrator,
-        loss,
-        folder=folder,
-        validate=validate,
-        select="held_out_error",
-        keep_untrained=cfg.start_from is not None,
+    figures = fit(
+        cfg, "integrator", trainer, integrator, loss, validate=validate, select="held_out_error"
     )
     if figures["held_out_error"] >= figures["copy_error"]:
         logger.warning(
@@ -354,8 +364,7 @@ def train_metric(
         named = {name: float(part) for name, part in parts.items()}
         return {"held_out_loss": float(value), **{f"held_out_{k}": v for k, v in named.items()}}
 
-    folder = Path(cfg.out) / "metric"
-    figures = trainer.fit(metric, loss, folder=folder, validate=validate, select="held_out_loss")
+    figures = fit(cfg, "metric", trainer, metric, loss, validate=validate, select="held_out_loss")
     metric.absorb(mean, scale)
     return {"metric": figures}
 

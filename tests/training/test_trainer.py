@@ -229,16 +229,17 @@ def test_the_best_state_is_given_back(
 
 
 def test_what_is_untrained_is_kept_only_where_nothing_else_is_there(tmp_path: Path) -> None:
-    for steps, kept in ((0, 0), (8, 4)):
+    """Unless it may be: where it was trained before."""
+    for steps, may_be, kept in ((0, False, 0), (8, False, 4), (8, True, 0)):
         figures = iter([3.0, 5.0, 6.0])
         toy = Toy()
         best = Trainer(**SETTINGS | {"steps": steps}).fit(
             toy.module,
             toy.loss,
-            folder=tmp_path / str(steps),
+            folder=tmp_path / f"{steps}_{may_be}",
             validate=lambda figures=figures: {"error": next(figures)},
             select="error",
-            keep_untrained=False,
+            keep_untrained=may_be,
         )
         assert best["step"] == kept
 

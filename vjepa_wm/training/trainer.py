@@ -114,7 +114,7 @@ class Trainer:
         validate: Callable[[], Logs],
         select: str | None,
         higher_is_better: bool = False,
-        keep_untrained: bool = True,
+        keep_untrained: bool = False,
         after_step: Callable[[], None] = lambda: None,
     ) -> Logs:
         """Train, or go on training, in a run folder.
@@ -129,7 +129,8 @@ class Trainer:
             validate: returns named figures.
             select: the figure by which the best state is kept. None keeps the last state.
             higher_is_better: whether the best is where that figure is highest, and not lowest.
-            keep_untrained: whether the state before the first step may be the best one.
+            keep_untrained: whether the state before the first step may be the best one, as where it
+                was trained before; where there is no other it is kept anyway.
             after_step: called after every optimiser step.
 
         Returns:
